@@ -1,0 +1,266 @@
+"""From a configuration to objects. The only file that sees both.
+
+`build_experiment` walks through the groups in the order in which mistakes are cheapest to find, and turns each into an
+object of a class that knows nothing of configurations. Constructors are called with the keys of their node and with
+those of the values below that their signature asks for:
+
+    latent_dim        D                              every component
+    event_shape       shape of one datum             encoder
+    parameter_shape   of the likelihood's output     decoder
+    step_size         a kernel's StepSize            proposal
+"""
+
+import importlib
+import inspect
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metvae_cli.data.base import Dataset, DatasetSource
+from metvae_cli.errors import ConfigError
+from metvae_cli.gate import check_targets, find_class
+from metvae_cli.kernels.base import Proposal, ProposalFamily
+from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.models.vae import VAE
+from metvae_cli.objectives.base import Objective
+from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
+from metvae_cli.samplers.chain import Sampler
+from metvae_cli.schema import Spine, call, did_you_mean, key_name
+from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.optimizer import make_optimizer
+from metvae_cli.training.settings import TrainerSettings
+from metvae_cli.training.state import Learner
+
+SPINE_KEYS = ("seed", "latent_dim", "plugins", "resume")
+GROUPS = ("dataset", "prior", "encoder", "decoder", "likelihood", "sampler", "objective", "optimizer", "trainer")
+
+# Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
+# and many times longer where something else runs.
+_SMALL = 200_000
+# Jobs of a sweep share a process: what one of them sets is not the next one's default.
+_THREADS_AT_START = torch.get_num_threads()
+
+
+class Experiment(NamedTuple):
+    """What a configuration describes. notes: things about it worth telling the user."""
+
+    learner: Learner
+    settings: TrainerSettings
+    seed: int
+    device: torch.device
+    notes: list[str]
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers. Raises ConfigError for a missing or broken value."""
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Experiment:
+    """Everything that training needs, on its device, with the random streams set to the seed.
+
+    Args:
+        config: resolved plain configuration
+        plugins: modules that the user named on the command line
+
+    Raises:
+        ConfigError: anything that cannot be done, before anything is written
+    """
+    spine, settings = check_config(config, plugins)
+    device = prepare_device(settings)
+    source = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {}))
+    dataset = source.load()
+    seed_everything(spine.seed)
+    model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
+    model.to(device)
+    sampler.to(device)
+    objective = cast(Objective, construct(config["objective"], "objective", plugins, {}))
+    notes = validate(objective, sampler)
+    parameters = [*model.parameters(), *sampler.parameters()]
+    if settings.threads is None:
+        small = sum(parameter.numel() for parameter in parameters) < _SMALL
+        torch.set_num_threads(1 if small else _THREADS_AT_START)
+    wired = {"parameters": parameters, "max_epochs": settings.max_epochs}
+    optimizer, scheduler = call(make_optimizer, config["optimizer"], "optimizer", wired)
+    adaptations = make_adaptations(sampler, config["sampler"].get("target_accept", 0.65))
+    learner = Learner(
+        model, sampler, objective, dataset.to(device), source.batch_size, optimizer, scheduler, adaptations
+    )
+    return Experiment(learner, settings, spine.seed, device, notes)
+
+
+def check_config(config: Mapping[str, Any], plugins: Sequence[str]) -> tuple[Spine, TrainerSettings]:
+    """What can be said without building: the gate, the spine and the trainer's settings."""
+    for name in config:
+        if name not in (*SPINE_KEYS, *GROUPS):
+            raise ConfigError(f"{name}: unknown key at the top of the configuration")
+    for name in GROUPS:
+        if not isinstance(config.get(name), Mapping):
+            raise ConfigError(
+                f"{name}={config.get(name)}: choose one; `metvae configs list {name}` shows which there are"
+            )
+    spine = call(Spine, {key: config[key] for key in SPINE_KEYS if key in config}, "")
+    for name in spine.plugins:
+        if name not in plugins:
+            raise ConfigError(
+                f"plugins=[{name}]: stands in a file; a module of yours is used only if named on the command line: "
+                f"add plugins=[{','.join(spine.plugins)}] to it"
+            )
+    for name in plugins:
+        _import_plugin(name)
+    check_targets(config, plugins)
+    return spine, call(TrainerSettings, config["trainer"], "trainer")
+
+
+def build_model(
+    config: Mapping[str, Any], plugins: Sequence[str], event_shape: tuple[int, ...], dataset: Dataset
+) -> tuple[VAE, Sampler]:
+    """Model and sampler for data of a shape."""
+    wired: dict[str, Any] = {"latent_dim": config["latent_dim"], "event_shape": event_shape}
+    likelihood = cast(Any, construct(config["likelihood"], "likelihood", plugins, wired))
+    if dataset.support not in likelihood.supports:
+        chosen = config["likelihood"]["_target_"].rpartition(".")[2]
+        raise ConfigError(
+            f"likelihood={chosen}: does not fit {dataset.name}, whose values are {dataset.support}; {likelihood.remedy}"
+        )
+    wired["parameter_shape"] = likelihood.parameter_shape(event_shape)
+    prior = cast(Any, construct(config["prior"], "prior", plugins, wired))
+    encoder = cast(Any, construct(config["encoder"], "encoder", plugins, wired))
+    decoder = cast(Any, construct(config["decoder"], "decoder", plugins, wired))
+    return VAE(prior, encoder, decoder, likelihood), build_sampler(config, plugins)
+
+
+def build_sampler(config: Mapping[str, Any], plugins: Sequence[str]) -> Sampler:
+    """The sampler. Its node holds the keys of `assemble_sampler` beside those of the proposal that `_target_` names."""
+    node = {key: value for key, value in config["sampler"].items() if key != "_target_"}
+    target = config["sampler"].get("_target_")
+    wiring = ("make_proposals", "latent_dim")
+    general = [name for name in inspect.signature(assemble_sampler).parameters if name not in wiring]
+    own = {key: value for key, value in node.items() if key not in general}
+    if target is None and own:
+        raise ConfigError(
+            f"sampler.{next(iter(own))}: belongs to a proposal, and sampler._target_ names none; choose sampler=hmc, "
+            "or sampler=none, whose num_steps is 0"
+        )
+    latent_dim = config["latent_dim"]
+    wired = {"latent_dim": latent_dim, "context_dim": 2 * latent_dim, "num_steps": node.get("num_steps", 0)}
+    found = find_class(target, "sampler", plugins) if target else Proposal
+    settable = [name for name in inspect.signature(found).parameters if name not in (*wired, "step_size")]
+    for key in own:
+        if key not in settable:
+            raise ConfigError(f"sampler.{key}: unknown key{did_you_mean(key, [*general, *settable])}")
+
+    def make_proposals(step_sizes: Sequence[StepSize]) -> Sequence[Proposal]:
+        if issubclass(found, ProposalFamily):
+            return call(found, own, "sampler", wired).proposals(step_sizes)
+        return [
+            cast(Proposal, call(found, own, "sampler", {**wired, "step_size": step_size})) for step_size in step_sizes
+        ]
+
+    shared = {key: value for key, value in node.items() if key not in own}
+    together = {"latent_dim": latent_dim, "make_proposals": make_proposals if target else None}
+    return call(assemble_sampler, shared, "sampler", together)
+
+
+def construct(node: Mapping[str, Any], where: str, plugins: Sequence[str], wired: Mapping[str, Any]) -> object:
+    """The object that a node with a `_target_` describes."""
+    if "_target_" not in node:
+        raise ConfigError(f"{where}._target_: must name the class to build")
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    return call(find_class(node["_target_"], where, plugins), given, where, wired)
+
+
+def validate(objective: Objective, sampler: Sampler) -> list[str]:
+    """Notes on the combination. Raises ConfigError where it is unsound or pointless."""
+    try:
+        return objective.validate(sampler)
+    except ValueError as error:
+        raise ConfigError(key_name("objective", str(error))) from error
+
+
+def prepare_device(settings: TrainerSettings) -> torch.device:
+    """The device to run on, after setting the number of threads. Raises ConfigError where it is not there."""
+    if settings.threads is not None:
+        cores = os.cpu_count() or 1
+        if settings.threads > cores:
+            raise ConfigError(f"trainer.threads={settings.threads}: this machine has {cores}")
+        torch.set_num_threads(settings.threads)
+    name = settings.device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ConfigError(f"trainer.device={name}: not on this machine; there is {', '.join(there)}") from None
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Set every global random stream."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class LoadedRun(NamedTuple):
+    """A trained model as a run left it."""
+
+    model: VAE
+    sampler: Sampler
+    dataset: Dataset
+    config: dict[str, Any]
+    device: torch.device
+
+
+def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str]) -> LoadedRun:
+    """Model, sampler and data of a run, from its stored configuration (through the same gate) and a checkpoint.
+
+    Raises:
+        ConfigError: not a run, or its checkpoint is damaged or does not fit
+    """
+    config = stored_config(folder)
+    check_config(config, plugins)
+    content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
+    dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()
+    model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
+    try:
+        model.load_state_dict(content["model"])
+        sampler.load_state_dict(content["sampler"])
+    except (RuntimeError, KeyError):
+        raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
+    place = prepare_device(TrainerSettings(device=device))
+    return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place)
+
+
+def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:
+    """The configuration that the run in `folder` was started with. key: what the user set to `folder`."""
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{key}={folder}: no run is there (.hydra/config.yaml is missing)")
+    try:
+        return plain(cast(DictConfig, OmegaConf.load(path)))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{key}={folder}: {path.name} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _import_plugin(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"plugins=[{name}]: there is no module {error.name}; is it on PYTHONPATH?") from None
+    except Exception as error:  # it is the user's code
+        raise ConfigError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: {error})") from error

@@ -1,0 +1,1 @@
+"""The commands: each `main(argv)` returns an exit status."""

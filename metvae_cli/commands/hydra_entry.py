@@ -1,0 +1,193 @@
+"""Running a command through Hydra, with its errors as one line that names the key and the nearest valid word."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metvae_cli.errors import ConfigError
+from metvae_cli.paths import config_dir, discard_sweep
+from metvae_cli.schema import did_you_mean
+
+_SWEEPS = ("-m", "--multirun")
+
+
+def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
+    """Compose `configs/<config_name>.yaml` with the overrides and call `task`, once or, with -m, once per job.
+
+    Raises:
+        ConfigError: an override that cannot be composed; nothing has been written then
+        whatever the task raises
+    """
+    failures: list[Exception] = []
+
+    @functools.wraps(task)
+    def single(config: DictConfig) -> Any:
+        # Hydra prints a line of its own about a job that raises; of a single one the caller says all there is to say.
+        try:
+            return task(config)
+        except Exception as error:
+            failures.append(error)
+
+    argv = _options_first(argv)
+    # Jobs of a sweep may run in other processes: there the exception itself must reach Hydra.
+    sweeps = any(word in _SWEEPS or word.startswith("hydra.mode=") for word in argv)
+    entry = task if sweeps else single
+    application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
+    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}_{os.getpid()}"
+    # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
+    with _environment(METVAE_STAMP=stamp, HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv):
+        try:
+            application()
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            discard_sweep(Path("outputs", config_name, stamp))
+            raise ConfigError(_one_line(error, config_name, argv)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror}); choose another directory"
+            raise ConfigError(f"{error.filename}: {reason}") from error
+    if failures:
+        raise failures[0]
+
+
+def _options_first(argv: Sequence[str]) -> list[str]:
+    """The words as Hydra's argparse takes them: it wants no option between two overrides.
+
+    Raises:
+        ConfigError: an option that there is not
+    """
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `metvae help train` shows what may be said")
+
+    parser.error = error
+    sweeps = [word for word in argv if word in _SWEEPS]
+    words = [*sweeps[:1], *(word for word in argv if word not in _SWEEPS)]
+    parser.parse_args(words)
+    return words
+
+
+def named_plugins() -> list[str]:
+    """The modules in `plugins=[...]` of this job's command line (not of any file)."""
+    overrides = HydraConfig.get().overrides.task
+    return plugins_in(list(overrides))
+
+
+def plugins_in(overrides: Sequence[str]) -> list[str]:
+    """The modules named by a `plugins=` override."""
+    for override in OverridesParser.create().parse_overrides([o for o in overrides if o.startswith("plugins=")]):
+        value = override.value()
+        return [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    return []
+
+
+def output_folder() -> Path:
+    """The directory that Hydra made for this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def is_sweep() -> bool:
+    """Whether this job is one of a sweep's."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def store_words(config: DictConfig, folder: Path) -> None:
+    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free."""
+    stored = folder / ".hydra"
+    stored.mkdir(exist_ok=True)
+    OmegaConf.save(config, stored / "config.yaml")
+    OmegaConf.save(HydraConfig.instance().cfg, stored / "hydra.yaml")
+    OmegaConf.save(HydraConfig.get().overrides.task, stored / "overrides.yaml")
+
+
+def override_value(argv: Sequence[str], key: str) -> str | None:
+    """The value of `key=value` on a command line; the last one counts."""
+    values = [word.partition("=")[2] for word in argv if word.partition("=")[0] == key]
+    return values[-1] if values else None
+
+
+def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
+    text = str(error)
+    if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
+        group, choice = missing.groups()
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return f"{group}={choice}: no such choice{did_you_mean(choice, options)}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown.group(1)
+        return f"{key}: unknown key{did_you_mean(key, _known_keys(config_name, argv, key))}"
+    if "Config group override must be" in text:
+        word = next((word for word in argv if _chooses_nothing(word)), " ".join(argv))
+        return f"{word}: must be the name of a choice; `metvae configs list` shows all"
+    if "override_grammar" in text:
+        found = re.search(r"Error parsing override '(.*)'", text)
+        return f"{found.group(1) if found else ' '.join(argv)}: not of the form key=value or group=choice"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _chooses_nothing(word: str) -> bool:
+    """Whether an override of a group is no name, like `sampler=null` or `sampler=3`."""
+    group, _, choice = word.lstrip("+").partition("=")
+    return (config_dir() / group).is_dir() and (choice == "null" or not re.match(r"[A-Za-z_]", choice))
+
+
+def _known_keys(config_name: str, argv: Sequence[str], bad: str) -> list[str]:
+    """Every key and group of the configuration that the other overrides compose."""
+    others = [word for word in argv if not word.startswith("-") and word.partition("=")[0].strip("+~") != bad]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for overrides in (others, []):
+            try:
+                return list(_dotted(compose(config_name, overrides=list(overrides))))
+            except (HydraException, OmegaConfBaseException):
+                continue
+    return []
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _arguments(program: str, argv: Sequence[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = [program, *argv]
+    try:
+        yield
+    finally:
+        sys.argv = before

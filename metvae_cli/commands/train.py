@@ -1,0 +1,132 @@
+"""`metvae train`: read the command line, then train, once, in a sweep, or on from where a run stopped.
+
+What a run does is in `train_run.py`; it is imported late, so that help and misspelt words answer without torch.
+"""
+
+import logging
+import logging.config
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from metvae_cli.commands.hydra_entry import (
+    is_sweep,
+    named_plugins,
+    output_folder,
+    override_value,
+    plugins_in,
+    run_with_hydra,
+    store_words,
+)
+from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.paths import config_dir, discard_run
+from metvae_cli.schema import did_you_mean
+from metvae_cli.tracking.run_directory import read_status, write_status
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Train; returns the exit status."""
+    try:
+        folder = override_value(argv, "resume")
+        if folder == "":
+            raise ConfigError("resume=: names no directory; say resume=outputs/train/RUN, or leave it out")
+        if folder is not None and folder != "null":
+            resume(Path(folder), [word for word in argv if not word.startswith("resume=")])
+        else:
+            _refuse_used_directories(argv)
+            run_with_hydra(task, "train", argv)
+    except Interrupted as interrupted:
+        print(f"metvae: stopped by {interrupted}; resume as said above", file=sys.stderr)
+        return 128 + interrupted.signum
+    return 0
+
+
+def task(config: DictConfig) -> float:
+    """One job of Hydra's; returns the best validation bound, which a sweeper may maximise.
+
+    Raises:
+        ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
+        RunError: failed; the reason is in the run's log and status
+    """
+    from metvae_cli.build import build_experiment, plain
+    from metvae_cli.commands.train_run import train
+
+    folder = output_folder()
+    _refuse_used_directory(folder)
+    try:
+        settings = plain(config)
+        experiment = build_experiment(settings, named_plugins())
+    except ConfigError as error:
+        if is_sweep():
+            log.error("the run failed: %s", error)
+            write_status(folder, "failed", str(error))
+        else:
+            discard_run(folder)
+        raise
+    except Exception as error:  # a defect, ours or of a class of the user's: its story is told in the run's own log
+        log.exception("the run failed")
+        reason = f"{type(error).__name__}: {error}"
+        write_status(folder, "failed", reason)
+        raise RunError(f"{reason} (the whole story: {folder / 'train.log'})") from error
+    store_words(config, folder)
+    return train(experiment, settings, folder)
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> float:
+    """Go on with the run in `folder`; only limits and intervals of the trainer may be changed."""
+    from metvae_cli.build import build_experiment, stored_config
+    from metvae_cli.commands.train_run import train
+    from metvae_cli.training.checkpoint import load_checkpoint
+
+    for word in overrides:
+        if word.startswith("-") or not word.startswith(("trainer.", "plugins=")):
+            raise ConfigError(f"{word}: cannot be changed on a resume; only trainer.* keys can")
+    changes = [word for word in overrides if word.startswith("trainer.")]
+    config = _changed(stored_config(folder, "resume"), changes)
+    content = load_checkpoint(folder / "checkpoints" / "last.pt")
+    experiment = build_experiment(config, plugins_in(overrides))
+    _log_to(folder)
+    return train(experiment, config, folder, content)
+
+
+def _changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The stored configuration with changed limits and intervals."""
+    given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).get("trainer", {})
+    for key in given:
+        if key not in config["trainer"]:
+            raise ConfigError(f"trainer.{key}: unknown key{did_you_mean(key, list(config['trainer']))}")
+    if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
+        raise ConfigError("trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume")
+    return {**config, "trainer": {**config["trainer"], **given}}
+
+
+def _log_to(folder: Path) -> None:
+    """The logging that Hydra sets up for a new run."""
+    settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
+    OmegaConf.update(settings, "handlers.file.filename", str(folder / "train.log"))
+    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+
+
+def _refuse_used_directory(folder: Path) -> None:
+    """A run's directory stays as it is, also where an interpolation or a file of the user's names it again."""
+    status = read_status(folder).get("status")
+    if status:
+        raise ConfigError(
+            f"hydra.run.dir={folder}: holds a run already ({status}); choose another directory, or resume={folder}"
+        )
+
+
+def _refuse_used_directories(argv: Sequence[str]) -> None:
+    """The same before anything is composed, for the directories that the command line names outright."""
+    for key, pattern in (("hydra.run.dir", "status.json"), ("hydra.sweep.dir", "*/status.json")):
+        value = override_value(argv, key)
+        if value and "${" not in value and any(Path(value).glob(pattern)):
+            status = read_status(Path(value)).get("status", "earlier runs are there")
+            raise ConfigError(
+                f"{key}={value}: holds a run already ({status}); choose another directory, or resume={value}"
+            )

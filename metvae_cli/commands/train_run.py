@@ -1,0 +1,223 @@
+"""One training run: build what the configuration says, train it, measure it, and say what came out."""
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from metvae_cli.build import Experiment
+from metvae_cli.commands.train_summary import print_summary
+from metvae_cli.data.base import Split
+from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.evaluation import pictures
+from metvae_cli.evaluation.likelihood import LogLikelihood, importance_sampling
+from metvae_cli.tracking.metrics_csv import MetricsFile
+from metvae_cli.tracking.run_directory import RunDirectory, write_json
+from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.trainer import Trainer, fork_rng
+
+log = logging.getLogger(__name__)
+
+_TEST_SEED = 7_654_321
+_PICTURED = 8
+
+
+def train(
+    experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None
+) -> float:
+    """Train in `folder`, from the start or from the `content` of a checkpoint; returns the best validation bound.
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came; the state is saved
+        RunError: failed; the reason is in the run's log and status
+    """
+    with RunDirectory(folder) as run, Interruption() as interruption:
+        run.write_manifest(config, str(experiment.device))
+        run.write_status("running")
+        try:
+            summary = _run(experiment, config, folder, content, interruption)
+        except Interrupted as interrupted:
+            run.write_status("interrupted", str(interrupted))
+            log.warning("interrupted; go on with: metvae train resume=%s", folder)
+            raise
+        except KeyboardInterrupt:
+            run.write_status("interrupted", "second signal; the state is that of the last checkpoint")
+            raise
+        except Exception as error:
+            run.write_status("failed", f"{type(error).__name__}: {error}")
+            log.exception("the run failed")
+            raise RunError(f"{error} (the whole story: {folder / 'train.log'})") from error
+        run.write_status("finished")
+    # Only now: whether anybody reads the table does not decide how the run went.
+    print_summary(summary, folder, config)
+    return summary["val/bound"]
+
+
+def _run(
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    folder: Path,
+    content: dict[str, Any] | None,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    """Train, measure and write; returns what summary.json holds."""
+    learner, settings = experiment.learner, experiment.settings
+    for note in experiment.notes:
+        log.warning("note: %s", note)
+    state = content["state"] if content else {}
+    metrics = MetricsFile(folder / "metrics.csv", state.get("log_position", 0))
+    with (
+        closing(Board(folder, state.get("iteration"))) as board,
+        RunTracker(board, metrics, _pictures(experiment), settings.max_epochs) as tracker,
+    ):
+        trainer = Trainer(learner, settings, experiment.seed, folder / "checkpoints", tracker, interruption)
+        _announce(experiment, trainer, folder)
+        if content is not None:
+            _restore(trainer, content)
+        else:
+            _describe(board, config, learner.sampler.num_steps)
+        reason = trainer.fit()
+        trainer.load_weights("best.pt")
+        test = test_log_likelihood(experiment, interruption)
+        held_out = learner.dataset.test
+        test_bound = trainer.evaluate(held_out, _test_index(held_out, settings.test_data))["bound"]
+        summary = _summary(experiment, trainer, metrics.last(), test) | {"test/bound": test_bound, "stopped": reason}
+        # Nothing from here on can be interrupted: what a resume would draw again is drawn once.
+        tracker.pictures(trainer.state.iteration, "final/")
+        results = {
+            f"final/{name}": float(summary[name]) for name in ("train/bound", "val/bound", "test/nll", "test/nll_se")
+        }
+        board.hyperparameters(config, results, trainer.state.iteration)
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
+    """One line on what runs where."""
+    learner = experiment.learner
+    log.info(
+        "%s: %d training data, %s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
+        learner.dataset.name,
+        len(learner.dataset.train),
+        f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
+        learner.sampler.num_steps,
+        learner.objective.num_samples,
+        experiment.device,
+        torch.get_num_threads(),
+        folder,
+    )
+
+
+def _restore(trainer: Trainer, content: dict[str, Any]) -> None:
+    """Go on from a checkpoint. Raises RunError where it is not one of this configuration."""
+    try:
+        trainer.restore(content)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the checkpoint does not fit the configuration in .hydra/config.yaml ({reason})") from error
+    if reason := trainer.stop_reason():
+        log.warning("nothing left to train (stopped by %s): raise trainer.%s to go on", reason, reason)
+
+
+def _summary(
+    experiment: Experiment, trainer: Trainer, last_row: Mapping[str, float], test: LogLikelihood
+) -> dict[str, Any]:
+    """What summary.json holds."""
+    state = trainer.state
+    return {
+        "train/bound": math.nan,  # replaced by the row's, unless no step of an epoch was finite
+        **{name: value for name, value in last_row.items() if name.startswith(("train/", "step_size/", "val/accept"))},
+        "val/bound": state.best_value,
+        "test/nll": -test.mean,
+        "test/nll_se": test.standard_error,
+        "test/data": len(test.per_datum),
+        "test/samples": experiment.settings.test_samples,
+        "test/effective_samples": test.effective_samples.mean().item(),
+        **_exact(experiment),
+        "epochs": state.epoch + state.batch / trainer.num_batches,
+        "best_epoch": state.best_epoch,
+        "iterations": state.iteration,
+        "bad_steps": state.bad_steps,
+        "seconds": state.seconds,
+        "decoder_evaluations": state.evaluations,
+        "parameters": sum(parameter.numel() for parameter in trainer.parameters),
+    }
+
+
+def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> LogLikelihood:
+    """Importance-sampling estimate on the test split (or a seeded choice of it), with a random stream of its own."""
+    learner, settings = experiment.learner, experiment.settings
+    index = _test_index(learner.dataset.test, settings.test_data)
+    log.info("test log-likelihood: %d data, %d importance samples each", len(index), settings.test_samples)
+    batches = [learner.dataset.held_out(learner.dataset.test, part) for part in index.split(learner.batch_size)]
+    learner.model.eval()
+    with fork_rng(_TEST_SEED):
+        return importance_sampling(
+            learner.model, batches, settings.test_samples, between=lambda done, total: interruption.check()
+        )
+
+
+def _test_index(test: Split, limit: int | None) -> Tensor:
+    if limit is None or limit >= len(test):
+        return torch.arange(len(test))
+    return torch.randperm(len(test), generator=torch.Generator().manual_seed(_TEST_SEED))[:limit]
+
+
+def _exact(experiment: Experiment) -> dict[str, float]:
+    """The test log-likelihood under the process that made the data, where it is known."""
+    dataset = experiment.learner.dataset
+    if dataset.exact_log_likelihood is None:
+        return {}
+    index = _test_index(dataset.test, experiment.settings.test_data)
+    return {
+        "test/nll_of_true_process": -dataset.exact_log_likelihood(dataset.held_out(dataset.test, index)).mean().item()
+    }
+
+
+def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
+    """Draws the pictures of the model as it is when called."""
+    model, sampler, dataset = experiment.learner.model, experiment.learner.sampler, experiment.learner.dataset
+    shown = torch.arange(min(_PICTURED, len(dataset.valid)))
+    scattered = torch.arange(min(2000, len(dataset.valid)))
+
+    def draw() -> dict[str, Tensor]:
+        model.eval()
+        labels = dataset.valid.labels
+        points = dataset.held_out(dataset.valid, scattered)
+        drawn = {
+            "latent/encoder_means": pictures.latent_scatter(
+                model, points, None if labels is None else labels[scattered]
+            )
+        }
+        if pictures.is_image(dataset.event_shape):
+            x = dataset.held_out(dataset.valid, shown)
+            drawn["images/prior_samples"] = pictures.prior_samples(model, 64, experiment.device)
+            drawn["images/reconstructions"] = pictures.reconstructions(model, sampler, x)
+            if sampler.num_steps:
+                drawn["images/chain"] = pictures.chain(model, sampler, x)
+        return drawn
+
+    return draw
+
+
+def _describe(board: Board, config: Mapping[str, Any], num_steps: int) -> None:
+    """What TensorBoard shows beside curves: the configuration, the command line, and which curves share axes."""
+    text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    board.text("config", "\n".join(f"    {line}" for line in text.splitlines()))
+    board.text("command", f"    {' '.join(sys.argv)}")
+    steps = range(1, num_steps + 1)
+    layout = {"bound": ["train/bound", "val/bound"], "terms": ["val/reconstruction", "val/kl"]}
+    if num_steps:
+        layout["acceptance per step"] = [f"train/accept_{k}" for k in steps]
+        layout["step size per step"] = [f"step_size/{k}" for k in steps]
+    board.layout(layout)

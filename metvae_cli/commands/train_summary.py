@@ -1,0 +1,97 @@
+"""The table that ends a training run, and the lines to type next."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_NARROWEST = 100
+
+
+def print_summary(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> None:
+    """Print on standard output; paths as one would type them from here.
+
+    Raises:
+        BrokenPipeError: nobody reads it
+    """
+    if sys.stdout is None:
+        return
+    table = Table(title="results (log-likelihoods and bounds in nats per datum)", title_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    for name, value in _rows(summary, config):
+        table.add_row(name, value)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _NARROWEST)
+    try:
+        console.print(table)
+        for line in _next_lines(summary, folder, config):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+    except SystemExit:  # rich's answer to a closed pipe
+        raise BrokenPipeError from None
+
+
+def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """What to type next."""
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    logs = folder.parts[0] if folder.parts[0] == "outputs" else str(folder)
+    plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
+    return [
+        f"run        {folder}",
+        f"look       tensorboard --logdir {shlex.quote(logs)}",
+        f"pictures   metvae sample {_hydra_word('run', folder)}{plugins}",
+        f"go on      metvae train {shlex.quote(f'resume={folder}')} trainer.{summary['stopped']}=N{plugins}",
+    ]
+
+
+def _hydra_word(key: str, folder: Path) -> str:
+    """key=folder as the shell and then Hydra read it: Hydra wants quotes of its own around unusual characters."""
+    plain = re.fullmatch(r"[\w./\-:+%@]+", str(folder), flags=re.ASCII)
+    return f"{key}={folder}" if plain else shlex.quote(f'{key}="{folder}"')
+
+
+def _rows(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("train bound (last epoch)", f"{summary['train/bound']:.3f}"),
+        (f"validation bound (best, epoch {summary['best_epoch']:.4g})", f"{summary['val/bound']:.3f}"),
+        ("test bound", f"{summary['test/bound']:.3f}"),
+        (
+            f"test log-likelihood ({summary['test/data']} data, {summary['test/samples']} importance samples)",
+            f"{-summary['test/nll']:.3f} ± {summary['test/nll_se']:.3f}",
+        ),
+        ("effective importance samples", f"{summary['test/effective_samples']:.1f}"),
+    ]
+    if "test/nll_of_true_process" in summary:
+        rows.append(("test log-likelihood of the true process", f"{-summary['test/nll_of_true_process']:.3f}"))
+    rows += _chain_rows(summary, config["sampler"].get("acceptance", "none"))
+    if summary["bad_steps"]:
+        rows.append(("steps skipped (not finite)", str(summary["bad_steps"])))
+    return [
+        *rows,
+        ("seconds of training, with validation", f"{summary['seconds']:.1f}"),
+        ("decoder evaluations", f"{summary['decoder_evaluations']:,}"),
+        ("stopped by", str(summary["stopped"])),
+    ]
+
+
+def _chain_rows(summary: Mapping[str, Any], acceptance: str) -> list[tuple[str, str]]:
+    """Acceptance and step size of each step; what the first means depends on the rule."""
+    meaning = {
+        "metropolis": "acceptance per step",
+        "barker": "acceptance per step (Barker: 1/2 for vanishing steps)",
+        "none": "acceptance per step, had there been a Metropolis test",
+    }
+    rows = []
+    for prefix, label in (("train/accept_", meaning[acceptance]), ("step_size/", "step size per step")):
+        names = sorted((name for name in summary if name.startswith(prefix)), key=lambda name: int(name[len(prefix) :]))
+        if names:
+            digits = 2 if prefix.startswith("train") else 3
+            rows.append((label, "  ".join(f"{summary[name]:.{digits}f}" for name in names)))
+    return rows

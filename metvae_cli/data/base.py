@@ -1,0 +1,103 @@
+"""The contract of a data set: three in-memory splits, what a datum may be, and how a batch is made.
+
+A data set is a small class with typed constructor arguments (the keys of its YAML file) and one method,
+`load() -> Dataset`. Everything after it sees only `Dataset`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Support = Literal["binary", "unit", "real"]
+Binarization = Literal["dynamic", "static", "threshold", "none"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    values: (N, *event), uint8 grey levels 0..255 (already binarized data: 0 or 255 only) or float32
+    labels: (N,) int64, or None where the data have none
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, validation and test splits on one device.
+
+    support: what a batch holds: "binary" {0, 1}, "unit" [0, 1] or "real"
+    redraw: grey values are probabilities, drawn afresh for every training batch (dynamic binarization)
+    exact_log_likelihood: log p(x) in nats, (B, *event) -> (B,), under the process that made the data, where
+        that is known
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    support: Support
+    redraw: bool = False
+    exact_log_likelihood: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one datum."""
+        return tuple(self.train.values.shape[1:])
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Training batch x, shape (B, *event), float32: one gather and, if asked, one Bernoulli draw."""
+        x = as_float(self.train.values[index])
+        return torch.bernoulli(x) if self.redraw else x
+
+    def held_out(self, split: Split, index: Tensor) -> Tensor:
+        """Data of `split` at `index` exactly as stored, shape (B, *event), float32: never redrawn."""
+        return as_float(split.values[index])
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same data set with its tensors on `device`."""
+
+        def move(split: Split) -> Split:
+            labels = None if split.labels is None else split.labels.to(device)
+            return Split(split.values.to(device), labels)
+
+        return replace(self, train=move(self.train), valid=move(self.valid), test=move(self.test))
+
+
+class DatasetSource(Protocol):
+    """What a dataset YAML file names in `_target_`."""
+
+    batch_size: int
+
+    def load(self) -> Dataset:
+        """Read the data. Raises ConfigError (missing or damaged files, no network) with the remedy."""
+        ...
+
+
+def as_float(values: Tensor) -> Tensor:
+    """Grey levels 0..255 to [0, 1]; floats unchanged."""
+    return values.float().div_(255.0) if values.dtype == torch.uint8 else values
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """Order of the training data in one epoch, a function of (seed, epoch) alone: a resume needs no state."""
+    # The modulus only keeps very large seeds inside what manual_seed accepts.
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(size, generator=generator)
+
+
+def require_at_least(minimum: int, **arguments: int) -> None:
+    """Raise ValueError naming the first argument that is not a whole number of at least `minimum`."""
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least {minimum}")
+        if value < minimum:
+            raise ValueError(f"{name}={value}: must be at least {minimum}")

@@ -1,0 +1,65 @@
+"""Grey images to a data set of {0, 1} pixels, in the ways the literature does it, or left grey."""
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from metvae_cli.data.base import Binarization, Dataset, Split, Support
+
+# First level whose value in [0, 1] is at least one half: 127 / 255 < 0.5 < 128 / 255.
+HALF_LEVEL = 128
+
+
+def require_binarization(binarization: str) -> None:
+    """Raise ValueError unless `binarization` is one of the known ways."""
+    allowed = get_args(Binarization)
+    if binarization not in allowed:
+        raise ValueError(f"binarization={binarization}: must be one of {', '.join(allowed)}")
+
+
+def binarized_dataset(
+    name: str, train: Split, valid: Split, test: Split, binarization: Binarization, seed: int
+) -> Dataset:
+    """Data set from three splits of grey levels, each (N, *event) uint8.
+
+    dynamic: training pixels are drawn afresh for every batch; validation and test are drawn once
+    static: all three splits are drawn once
+    threshold: a pixel is 1 where its grey value is at least 0.5
+    none: grey values in [0, 1], support "unit"
+
+    What is drawn once depends on `seed` and the split alone, so dynamic and static share their held-out data.
+    Binarized pixels are stored as uint8 0 and 255, a quarter of the memory of floats, which `as_float`
+    turns into exactly 0 and 1.
+    """
+    if binarization == "none":
+        return Dataset(name, train, valid, test, support="unit")
+    support: Support = "binary"
+    if binarization == "threshold":
+        return Dataset(name, _threshold(train), _threshold(valid), _threshold(test), support)
+    dynamic = binarization == "dynamic"
+    return Dataset(
+        name,
+        train=train if dynamic else _draw(train, seed, part=0),
+        valid=_draw(valid, seed, part=1),
+        test=_draw(test, seed, part=2),
+        support=support,
+        redraw=dynamic,
+    )
+
+
+def _threshold(split: Split) -> Split:
+    return Split(_stored(split.values >= HALF_LEVEL), split.labels)
+
+
+def _draw(split: Split, seed: int, part: int) -> Split:
+    """One Bernoulli draw per pixel, with a generator of its own for each part of the data."""
+    generator = torch.Generator().manual_seed((seed * 3 + part) % 2**63)
+    # A uniform level in 0..254 is below grey level g with probability exactly g / 255; no floats are made.
+    levels = torch.randint(0, 255, split.values.shape, dtype=torch.uint8, generator=generator)
+    return Split(_stored(levels < split.values), split.labels)
+
+
+def _stored(pixels: Tensor) -> Tensor:
+    """Boolean pixels as the grey levels 0 and 255."""
+    return pixels.to(torch.uint8).mul_(255)

@@ -1,0 +1,69 @@
+"""The 1797 handwritten 8x8 digits that come with scikit-learn: real images without a download."""
+
+import torch
+from torch import Tensor
+
+from metvae_cli.data.base import Binarization, Dataset, Split, require_at_least
+from metvae_cli.data.binarization import binarized_dataset, require_binarization
+from metvae_cli.errors import ConfigError
+
+INK_LEVELS = 16
+
+
+class Digits:
+    """Event shape (1, 8, 8), labels 0..9; a seeded permutation makes the splits.
+
+    batch_size: training data per iteration
+    binarization: dynamic, static, threshold or none
+    num_valid, num_test: held-out images; the rest is for training
+    split_seed: seed of the split and of the pixels that are drawn once
+
+    Raises ValueError for an argument out of range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        binarization: Binarization = "dynamic",
+        num_valid: int = 200,
+        num_test: int = 300,
+        split_seed: int = 0,
+    ) -> None:
+        require_at_least(1, batch_size=batch_size, num_valid=num_valid, num_test=num_test)
+        require_at_least(0, split_seed=split_seed)
+        require_binarization(binarization)
+        self.batch_size = batch_size
+        self.binarization: Binarization = binarization
+        self.num_valid = num_valid
+        self.num_test = num_test
+        self.split_seed = split_seed
+
+    def load(self) -> Dataset:
+        """The three splits. Raises ConfigError where the held-out parts leave no image for training."""
+        images, labels = _read()
+        held_out = self.num_valid + self.num_test
+        if held_out >= len(images):
+            raise ConfigError(
+                f"dataset.num_valid={self.num_valid}: with dataset.num_test={self.num_test} nothing is left "
+                f"of the {len(images)} images for training; their sum must be at most {len(images) - 1}"
+            )
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.split_seed))
+        test, valid, train = order.split([self.num_test, self.num_valid, len(images) - held_out])
+        return binarized_dataset(
+            "digits",
+            train=Split(images[train], labels[train]),
+            valid=Split(images[valid], labels[valid]),
+            test=Split(images[test], labels[test]),
+            binarization=self.binarization,
+            seed=self.split_seed,
+        )
+
+
+def _read() -> tuple[Tensor, Tensor]:
+    """Grey levels (1797, 1, 8, 8) uint8 and labels (1797,) int64."""
+    # Imported here: scikit-learn is slow to import, and only this data set needs it.
+    from sklearn.datasets import load_digits
+
+    ink, labels = load_digits(return_X_y=True)
+    levels = torch.as_tensor(ink).mul(255 / INK_LEVELS).round().to(torch.uint8)
+    return levels.reshape(-1, 1, 8, 8), torch.as_tensor(labels, dtype=torch.int64)

@@ -1,0 +1,26 @@
+"""The two ways a command ends badly: what the user asked cannot be done, or the run itself failed."""
+
+import signal
+
+
+class ConfigError(Exception):
+    """What was asked cannot be done. One line: key, value and remedy. The command exits with status 2."""
+
+
+class RunError(Exception):
+    """A run that had started could not go on. One line with the reason. The command exits with status 1."""
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop and has saved its state. The command exits with status 128 + signum.
+
+    No Exception: a sweep goes on after the exception of one job, and is to stop after this.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        # A launcher that runs jobs in processes of their own sends it between them.
+        return Interrupted, (self.signum,)

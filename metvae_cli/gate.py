@@ -1,0 +1,70 @@
+"""The gate on `_target_`: a configuration names classes, and only these may be named.
+
+Allowed are public classes that are defined in the parts of metvae_cli that hold components (data, models, kernels,
+objectives; not those that write files), or in a module that the user named in `plugins=[my_module]` on the command
+line. The rule is an exact match of module and class; there is no prefix match, so nothing that these modules import can
+be reached through them. Everything is checked before anything is built, in configurations from files, from the command
+line and from the directory of an earlier run alike.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from metvae_cli.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
+_PACKAGE = "metvae_cli"
+_PARTS = ("data", "models", "kernels", "objectives")
+_FORBIDDEN = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
+
+
+def check_targets(config: Mapping[str, Any], plugins: Sequence[str]) -> None:
+    """Raise ConfigError for the first `_target_` anywhere in the tree that is not allowed."""
+    for where, node in _nodes(config, ""):
+        for key in _FORBIDDEN:
+            if key in node:
+                raise ConfigError(f"{where}.{key}: is not used by metvae; remove it")
+        if node.get("_target_") is not None:
+            find_class(node["_target_"], where, plugins)
+
+
+def find_class(target: Any, where: str, plugins: Sequence[str]) -> type:
+    """The class that an allowed `_target_` names. Raises ConfigError."""
+    place = f"{where}._target_={target}"
+    module_name, _, class_name = str(target).rpartition(".")
+    if not isinstance(target, str) or not _NAME.fullmatch(target):
+        raise ConfigError(f"{place}: must be the dotted name of a public class")
+    package, part = [*module_name.split("."), ""][:2]
+    if not (package == _PACKAGE and part in _PARTS) and module_name not in plugins:
+        raise ConfigError(
+            f"{place}: refused; only public components of metvae_cli may be named, or of a module of your "
+            "own that you name on the command line with plugins=[my_module]"
+        )
+    found = getattr(_import(module_name, place), class_name, None)
+    if not inspect.isclass(found) or found.__module__ != module_name:
+        raise ConfigError(f"{place}: refused; {module_name} defines no public class {class_name}")
+    if inspect.isabstract(found) or getattr(found, "_is_protocol", False):
+        raise ConfigError(f"{place}: refused; {class_name} only says what such a class must have")
+    return found
+
+
+def _import(module_name: str, place: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{place}: there is no module {error.name}; is it on PYTHONPATH?") from None
+
+
+def _nodes(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping in the tree, with its place."""
+    if isinstance(value, Mapping):
+        yield where, value
+        for key, entry in value.items():
+            yield from _nodes(entry, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            yield from _nodes(entry, f"{where}[{index}]")

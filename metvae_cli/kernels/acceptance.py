@@ -1,0 +1,47 @@
+"""Acceptance rules: the probability of taking a proposal, from its log-ratio t.
+
+Metropolis  alpha = min(1, e^t)        Barker  alpha = e^t / (1 + e^t)
+
+Both satisfy alpha(t) = e^t alpha(-t), which is detailed balance. Barker never rejects or accepts for certain, which
+is what a uniform reverse distribution over decisions needs for a tight path bound.
+"""
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class Acceptance(StrEnum):
+    """The rules by name."""
+
+    METROPOLIS = "metropolis"
+    BARKER = "barker"
+
+
+def log_probabilities(rule: Acceptance, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """log alpha and log(1 - alpha), each of the ratio's shape.
+
+    Where Metropolis accepts for certain the second is a harmless finite value: that decision is never taken, and
+    -inf there would put NaN into the gradient.
+    """
+    if rule is Acceptance.BARKER:
+        return logsigmoid(log_ratio), logsigmoid(-log_ratio)
+    uncertain = log_ratio < 0
+    below = torch.where(uncertain, log_ratio, torch.full_like(log_ratio, -1.0))
+    log_accept = torch.where(uncertain, log_ratio, torch.zeros_like(log_ratio))
+    return log_accept, log1mexp(below)
+
+
+def decide(log_accept: Tensor) -> Tensor:
+    """Accept with probability e^log_accept. Bool, same shape. No gradient passes."""
+    return torch.rand_like(log_accept).log() < log_accept.detach()
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x) for x < 0, accurate at both ends."""
+    near_zero = x > -0.6931471805599453
+    inner = torch.where(near_zero, x, torch.full_like(x, -0.5))
+    outer = torch.where(near_zero, torch.full_like(x, -1.0), x)
+    return torch.where(near_zero, torch.log(-torch.expm1(inner)), torch.log1p(-torch.exp(outer)))

@@ -1,0 +1,123 @@
+"""Adaptation of step sizes to a target acceptance, and of a diagonal scale to the spread of the chains.
+
+The trainer calls `update` with training batches only. Outside training everything is what the last update left: the
+values are buffers of the kernels and of the adaptation, and so in every checkpoint.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.kernels.step_size import StepSize
+
+
+class Adaptation(nn.Module, ABC):
+    """Changes values of a sampler that no gradient changes."""
+
+    @abstractmethod
+    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+        """One update from `StepInfo.metropolis_prob` (K, S, B) and last positions (S, B, D) of a training batch."""
+
+
+class StepSizeAdaptation(Adaptation):
+    """Robbins-Monro with constant gain, since the target of a model in training never stands still:
+
+        log step_size_k <- log step_size_k + gain * (acceptance of step k in this batch - target).
+
+    Args:
+        step_sizes: one per step; a step size shared by several steps is moved by each of them
+        target_accept: in (0, 1)
+        gain: change of the log step size per unit of excess acceptance and iteration
+
+    Raises:
+        ValueError: a number is out of range
+    """
+
+    def __init__(self, step_sizes: Sequence[StepSize], target_accept: float, gain: float = 0.05) -> None:
+        super().__init__()
+        check_target(target_accept)
+        if not gain > 0:
+            raise ValueError(f"gain={gain}: must be positive")
+        self._step_sizes = tuple(step_sizes)  # a tuple: they belong to the sampler's state, not to this one's
+        self.target_accept = target_accept
+        self.gain = gain
+
+    @torch.no_grad()
+    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+        """Move each step size by its acceptance."""
+        for step_size, acceptance in zip(self._step_sizes, metropolis_prob.mean((1, 2)), strict=True):
+            if torch.isfinite(acceptance):
+                step_size.log_value += self.gain * (acceptance - self.target_accept)
+
+
+class DualAveraging(Adaptation):
+    """Nesterov's dual averaging (Hoffman and Gelman 2014, section 3.2), its gain falling with the iterations.
+
+    Training uses the iterates; their average, `StepSize.log_settled`, is what they settle at and what is used outside.
+    """
+
+    errors: Tensor
+    centre: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        step_sizes: Sequence[StepSize],
+        target_accept: float,
+        gamma: float = 0.05,
+        offset: float = 10.0,
+        decay: float = 0.75,
+    ) -> None:
+        super().__init__()
+        check_target(target_accept)
+        self._step_sizes = tuple(step_sizes)
+        self.target_accept, self.gamma, self.offset, self.decay = target_accept, gamma, offset, decay
+        start = torch.stack([step_size.log_value.detach() for step_size in step_sizes])
+        self.register_buffer("errors", torch.zeros_like(start))
+        self.register_buffer("centre", start + math.log(10))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+        """Move each step size by the mean error of its acceptance so far."""
+        acceptance = metropolis_prob.mean((1, 2))
+        if not torch.isfinite(acceptance).all():
+            return
+        self.count += 1
+        weight = 1 / (self.count + self.offset)
+        self.errors.lerp_(self.target_accept - acceptance, weight)
+        log_value = self.centre - self.count.sqrt() / self.gamma * self.errors
+        for step_size, value in zip(self._step_sizes, log_value, strict=True):
+            step_size.log_value.copy_(value)
+            step_size.log_settled.lerp_(value, self.count**-self.decay)
+
+
+class ScaleAdaptation(Adaptation):
+    """Running standard deviation, over the chains of a datum, of their last positions; needs two chains per datum.
+
+    Args:
+        scale: (D,), changed in place
+        rate: weight of a batch in the running variance
+    """
+
+    def __init__(self, scale: Tensor, rate: float = 0.01) -> None:
+        super().__init__()
+        self._scale = (scale,)
+        self.rate = rate
+
+    @torch.no_grad()
+    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+        """Move the squared scale towards the variance in this batch."""
+        (scale,) = self._scale
+        variance = z.var(0).mean(0)
+        if torch.isfinite(variance).all():
+            scale.copy_(scale.square().lerp(variance, self.rate).sqrt())
+
+
+def check_target(target_accept: float) -> None:
+    """Raise ValueError unless it is a probability strictly inside (0, 1)."""
+    if not 0 < target_accept < 1:
+        raise ValueError(f"target_accept={target_accept}: must lie between 0 and 1, both excluded")

@@ -1,0 +1,126 @@
+"""What a proposal and a kernel are, and the one record that a step leaves.
+
+A proposal is a bijection of (position, auxiliary noise), (z, u) -> (z', u'), and reports the single scalar
+
+    log_correction = log rho(u') - log rho(u) + log |det d(z', u') / d(z, u)|
+
+which is all that acceptance, annealed weights and the MetVAE bound need to know about it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.kernels.step_size import StepSize
+
+
+class Proposed(NamedTuple):
+    """point: where the proposal leads, evaluated. log_correction: (S, B), see the module's head.
+
+    log_choice: (S, B) log-probability, with its graph, of a discrete draw that the proposal made with a learned
+    probability; None where there was none.
+    """
+
+    point: Point
+    log_correction: Tensor
+    log_choice: Tensor | None = None
+
+
+class StepInfo(NamedTuple):
+    """What a loss, an adaptation or a plot needs of one step, each (S, B); of a trajectory, (K, S, B).
+
+    log_reversal: increment of the log-weight with the decision summed out
+    log_path: increment of the log-weight with the decision kept, a * log_correction - log_alpha
+    log_alpha: log-probability of the decision taken, with its graph; 0 where none is taken
+    log_choice: log-probability of the proposal's own discrete draws, with its graph; 0 where there were none
+    accepted: bool
+    accept_prob: probability of accepting by the step's rule; where none is taken, by a Metropolis test
+    metropolis_prob: probability of accepting by a Metropolis test, whatever the rule; what step sizes are adapted to,
+        since it alone tends to 1 for small steps (Barker's tends to 1/2)
+    divergent: bool, the ratio was NaN or infinite and the chain stayed where it was
+    """
+
+    log_reversal: Tensor
+    log_path: Tensor
+    log_alpha: Tensor
+    log_choice: Tensor
+    accepted: Tensor
+    accept_prob: Tensor
+    metropolis_prob: Tensor
+    divergent: Tensor
+
+
+class Proposal(nn.Module, ABC):
+    """One move.
+
+    needs_score: it reads the score of the points it visits
+    evaluations: evaluations of the path per proposal
+    keeps_state: it keeps a momentum or a direction between steps, in `Point.momentum`
+    is_reversible: accepting or rejecting it leaves the target invariant (the move undoes itself, up to signs)
+    fixes_noise: its increments hold for each value of some noise, so that decisions cannot be summed out
+    draws_choice: it draws something discrete with a learned probability, and reports `Proposed.log_choice`
+    """
+
+    needs_score: bool = False
+    evaluations: int = 1
+    keeps_state: bool = False
+    is_reversible: bool = True
+    fixes_noise: bool = False
+    draws_choice: bool = False
+
+    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
+        """What happens before the move and is not up for decision, and what it adds to the log-weight, (S, B).
+
+        By default nothing, and None.
+        """
+        return point, None
+
+    def rejected(self, point: Point) -> Point:
+        """The state after a rejection of the move from `point`; by default unchanged."""
+        return point
+
+    @abstractmethod
+    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
+        """Draw the noise, move, and evaluate the path at the new position."""
+
+
+class Kernel(nn.Module, ABC):
+    """One Markov step built on a proposal. `is_adjusted`: it accepts or rejects, and keeps its target invariant."""
+
+    is_adjusted: bool
+
+    def __init__(self, proposal: Proposal) -> None:
+        super().__init__()
+        self.proposal = proposal
+
+    @abstractmethod
+    def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
+        """From one point to the next, with the record of what happened."""
+
+
+def metropolis_probability(log_ratio: Tensor, finite: Tensor) -> Tensor:
+    """min(1, e^t), without a graph, and 0 where the ratio t is not finite; (S, B)."""
+    return torch.where(finite, log_ratio.detach().clamp(max=0.0).exp(), torch.zeros_like(log_ratio))
+
+
+def log_ratio(point: Point, proposed: Proposed, path: AnnealedPath, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """log g_beta(z') - log g_beta(z) + log_correction, and where it is finite; 0 stands where it is not. (S, B)."""
+    raw = path.log_prob(proposed.point, beta) - path.log_prob(point, beta) + proposed.log_correction
+    finite = torch.isfinite(raw) & torch.isfinite(proposed.point.z).all(-1)
+    return torch.where(finite, raw, torch.zeros_like(raw)), finite
+
+
+class ProposalFamily(ABC):
+    """Makes the proposals of all K steps together, where they share something or know which step they are.
+
+    A sampler's `_target_` may name such a class; its constructor may ask for `latent_dim`, `context_dim` (of
+    `AnnealedPath.context`) and `num_steps`.
+    """
+
+    @abstractmethod
+    def proposals(self, step_sizes: Sequence[StepSize]) -> list[Proposal]:
+        """One proposal per step, given the step size of each."""

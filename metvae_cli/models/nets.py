@@ -1,0 +1,35 @@
+"""Multi-layer perceptrons. Activations are twice differentiable, since kernels differentiate through scores."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+Activation = Literal["gelu", "silu", "softplus", "tanh"]
+
+
+def activation(name: Activation) -> nn.Module:
+    """The activation by its name."""
+    modules: dict[str, type[nn.Module]] = {
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+        "softplus": nn.Softplus,
+        "tanh": nn.Tanh,
+    }
+    return modules[name]()
+
+
+def mlp(in_features: int, hidden: Sequence[int], out_features: int, activation_name: Activation) -> nn.Sequential:
+    """Linear layers with the activation between them; an empty `hidden` is one linear map.
+
+    Raises:
+        ValueError: a width below 1
+    """
+    for width in hidden:
+        if width < 1:
+            raise ValueError(f"hidden={list(hidden)}: every width must be at least 1")
+    layers: list[nn.Module] = []
+    for size_in, size_out in pairwise([in_features, *hidden, out_features]):
+        layers += [nn.Linear(size_in, size_out), activation(activation_name)]
+    return nn.Sequential(*layers[:-1])

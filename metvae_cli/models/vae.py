@@ -1,0 +1,105 @@
+"""The deep latent variable model p(z) p(x | z) and its encoder q(z | x)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from metvae_cli.densities import LogDensity
+
+
+class Prior(Protocol):
+    """p(z)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """(S, B, D) -> (S, B)."""
+        ...
+
+    def sample(self, count: int, device: torch.device) -> Tensor:
+        """(count, D)."""
+        ...
+
+
+class Likelihood(Protocol):
+    """p(x | z) given the decoder's output."""
+
+    supports: tuple[str, ...]
+    remedy: str
+
+    def parameter_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the parameters of one datum."""
+        ...
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """(S, B, *parameter_shape), (B, *event) -> (S, B)."""
+        ...
+
+    def __call__(self, parameters: Tensor) -> Distribution:
+        """(S, B, *parameter_shape) -> distribution over data."""
+        ...
+
+
+class VAE(nn.Module):
+    """Prior, encoder, decoder and likelihood.
+
+    Args:
+        prior: p(z)
+        encoder: x (B, *event) -> q(z | x)
+        decoder: z (..., D) -> the likelihood's parameters
+        likelihood: parameters -> p(x | z)
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        encoder: Callable[[Tensor], Independent],
+        decoder: Callable[[Tensor], Tensor],
+        likelihood: Likelihood,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+
+    def posterior(self, x: Tensor) -> Independent:
+        """The encoder's q(z | x): batch shape (B,), event shape (D,)."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Distribution:
+        """p(x | z) for z (S, B, D)."""
+        return self.likelihood(self.decoder(z))
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z), (S, B), in nats."""
+        return self.likelihood.log_prob(self.decoder(z), x)
+
+    def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
+        """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats.
+
+        A weight other than 1 is for the warm-up of the Kullback-Leibler term: it stands for 1 / (weight of that term).
+        """
+
+        def log_density(z: Tensor) -> Tensor:
+            log_likelihood = self.log_likelihood(x, z)
+            if likelihood_weight != 1.0:
+                log_likelihood = likelihood_weight * log_likelihood
+            return log_likelihood + self.prior.log_prob(z)
+
+        return log_density
+
+    def inference_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of q(z | x)."""
+        return cast(nn.Module, self.encoder).parameters()
+
+    def generative_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of p(x, z)."""
+        for part in (self.prior, self.decoder, self.likelihood):
+            yield from cast(nn.Module, part).parameters()
+
+    def generate(self, count: int, device: torch.device) -> Tensor:
+        """Means of p(x | z) for `count` draws of the prior, (count, *event)."""
+        z = self.prior.sample(count, device)
+        return self.decode(z[None]).mean[0]

@@ -1,0 +1,94 @@
+"""What the objectives share whose encoder and decoder follow different gradients, beside a chain without one.
+
+The gradient of each part is taken by itself and put into a scalar whose own gradient it then is, so that the trainer
+needs to know nothing of it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior, SplitModel
+from metvae_cli.objectives.weights import detach, make_path, with_value
+from metvae_cli.samplers.chain import Sampler, Trajectory
+
+
+class Draw(NamedTuple):
+    """A batch at both ends of its chains.
+
+    start: z_0, (S, B, D); weights: log p(x, z_0) - log q(z_0 | x), (S, B), with its graph
+    trajectory: of a chain from z_0, without a graph
+    path: counts the evaluations
+    """
+
+    posterior: Posterior
+    path: AnnealedPath
+    start: Tensor
+    weights: Tensor
+    trajectory: Trajectory
+
+
+def draw(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float, num_samples: int) -> Draw:
+    """Draw z_0 and run the chains. z_0 is evaluated once: its values keep their graph, its scores have none."""
+    posterior = model.posterior(x)
+    path = make_path(posterior, posterior.log_prob, model.joint(x, likelihood_weight), sampler)
+    path.detach_forces = True
+    point = path.evaluate(posterior.rsample((num_samples,)), create_graph=torch.is_grad_enabled())
+    with torch.no_grad():
+        trajectory = sampler.run(detach(point), path, create_graph=False)
+    return Draw(posterior, path, point.z.detach(), point.log_final - point.log_initial, trajectory)
+
+
+def report(drawn: Draw, model: Model, encoder_loss: Tensor | None, decoder_loss: Tensor | None) -> ObjectiveOutput:
+    """The ELBO as bound and value of the loss; its gradient is that of each loss in its own part of the model.
+
+    Without losses, outside training, there is the value alone.
+    """
+    loss = -drawn.weights.mean()
+    if encoder_loss is not None and decoder_loss is not None:
+        assert isinstance(model, SplitModel)
+        inference, generative = list(model.inference_parameters()), list(model.generative_parameters())
+        loss = with_value(loss, carrier(encoder_loss, inference) + carrier(decoder_loss, generative), None)
+    return ObjectiveOutput(
+        loss=loss,
+        score_loss=None,
+        bound=drawn.weights.mean(0).detach(),
+        log_weights=drawn.weights.detach(),
+        initial=detach(drawn.trajectory.initial),
+        final=detach(drawn.trajectory.final),
+        info=drawn.trajectory.info,
+        evaluations=drawn.path.evaluations,
+    )
+
+
+def end_with_graph(drawn: Draw) -> Point:
+    """z_K evaluated again, for the gradient in theta that the chain has not: one evaluation."""
+    return drawn.path.evaluate(drawn.trajectory.final.z, create_graph=True)
+
+
+def carrier(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """A scalar of value 0 whose gradient in `parameters`, and in nothing else, is that of `loss`."""
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    total = loss.new_zeros(())
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            product = (parameter * gradient.detach()).sum()
+            total = total + product - product.detach()
+    return total
+
+
+def require_posterior_chain(name: str, sampler: Sampler) -> None:
+    """Raise ValueError unless every step is invariant for the posterior itself and nothing of the chain is learned."""
+    if not (sampler.is_invariant and sampler.schedule.is_constant):
+        raise ValueError(
+            f"num_samples: objective={name} needs a chain that is invariant for the posterior; set sampler=hmc "
+            "sampler.acceptance=metropolis sampler.schedule=constant and sampler.num_steps to 1 or more"
+        )
+    if any(parameter.requires_grad for parameter in sampler.parameters()):
+        raise ValueError(
+            f"num_samples: objective={name} gives the sampler no gradient; set sampler.step_size_rule=adapted "
+            "or fixed, and sampler.reverse=uniform"
+        )

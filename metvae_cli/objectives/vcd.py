@@ -1,0 +1,60 @@
+"""The variational contrastive divergence (Ruiz and Titsias 2019).
+
+    L = KL(q_0 || p) - KL(q_K || p) + KL(q_K || q_0) = E_{q_K}[f] - E_{q_0}[f],     f(z) = log p(x, z) - log q_0(z | x)
+
+where q_K is the law of a chain of K steps, invariant for the posterior, that starts at q_0; log q_K cancels. L >= 0,
+and for long chains it is the symmetrised Kullback-Leibler divergence. phi follows
+
+    grad L = - grad E_{q_0}[f] - E_{q_K}[grad log q_0(z_K)] + E_{q_0}[(f(z_K) - b) grad log q_0(z_0)],
+
+the first term reparameterised, b the mean of f(z_K) over the other chains of the datum; theta follows grad log p(x,
+z_K), as in Fisher's identity. The bound reported is the ELBO; `divergence` gives L.
+"""
+
+import torch
+from torch import Tensor
+
+from metvae_cli.objectives.base import Model, ObjectiveOutput
+from metvae_cli.objectives.functionals import mean, without_each
+from metvae_cli.objectives.split_gradient import draw, end_with_graph, report, require_posterior_chain
+from metvae_cli.samplers.chain import Sampler
+
+
+class ContrastiveObjective:
+    """The variational contrastive divergence for phi, Fisher's identity for theta.
+
+    Costs one evaluation of the decoder beside the chain's, in training: z_K again, with a graph.
+
+    Args:
+        num_samples: S, chains per datum; at least 2 for the baseline
+
+    Raises:
+        ValueError: num_samples < 2
+    """
+
+    def __init__(self, num_samples: int = 2) -> None:
+        if num_samples < 2:
+            raise ValueError(f"num_samples={num_samples}: must be at least 2, for the leave-one-out baseline")
+        self.num_samples = num_samples
+
+    def __call__(self, model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float = 1.0) -> ObjectiveOutput:
+        """Draw, run the chain without a graph, and evaluate both ends with one."""
+        drawn = draw(model, sampler, x, likelihood_weight, self.num_samples)
+        if not torch.is_grad_enabled():
+            return report(drawn, model, None, None)
+        end = end_with_graph(drawn)
+        improvement = (end.log_final - end.log_initial).detach()
+        credit = improvement - without_each(mean, improvement)
+        encoder_loss = -drawn.weights - end.log_initial + credit * drawn.posterior.log_prob(drawn.start)
+        return report(drawn, model, encoder_loss.mean(), -end.log_final.mean())
+
+    def validate(self, sampler: Sampler) -> list[str]:
+        """Refuse a chain that is not invariant for the posterior (ValueError with the remedy)."""
+        require_posterior_chain("vcd", sampler)
+        return []
+
+
+def divergence(output: ObjectiveOutput) -> Tensor:
+    """L of each datum, (B,): E_{q_K}[f] - E_{q_0}[f] over its chains."""
+    end = output.final.log_final - output.final.log_initial
+    return (end - (output.initial.log_final - output.initial.log_initial)).mean(0)

@@ -1,0 +1,53 @@
+"""Where things lie on disk."""
+
+from pathlib import Path
+
+from metvae_cli.errors import ConfigError
+
+
+def config_dir() -> Path:
+    """Return the folder of the shipped configs: inside the package in a wheel, beside it in a checkout.
+
+    Raises:
+        ConfigError: there is no such folder, because the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "configs", package.parent / "configs")
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    looked = " and ".join(str(candidate) for candidate in candidates)
+    raise ConfigError(f"metvae's configs are missing (looked for {looked}); install metvae again")
+
+
+def discard_run(folder: Path) -> None:
+    """Remove the directory of a run that was refused before it began, and the empty folders made for it.
+
+    Only what Hydra writes before the run is removed; a folder that holds anything else stays.
+    """
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (folder / ".hydra" / name).unlink(missing_ok=True)
+    for log in folder.glob("*.log"):
+        log.unlink()
+    _remove_empty(folder)
+
+
+def discard_sweep(folder: Path) -> None:
+    """Remove the directory of a sweep that was refused before its first job; it stays if a job has been there."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder and those above it, up to the working directory, that hold nothing."""
+    here = Path.cwd().resolve()
+    for empty in (folder / ".hydra", folder, *folder.resolve().parents):
+        if empty.resolve() == here or (empty not in (folder / ".hydra", folder) and here not in empty.parents):
+            break
+        try:
+            empty.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break

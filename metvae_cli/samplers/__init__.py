@@ -1,0 +1,1 @@
+"""Samplers: K kernels along a schedule of inverse temperatures."""

@@ -1,0 +1,120 @@
+"""The chain: K kernels applied one after another along a schedule."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.densities import AnnealedPath, Frame, Point
+from metvae_cli.kernels.base import Kernel, StepInfo
+from metvae_cli.samplers.reverse import Reverse, Uniform
+from metvae_cli.samplers.schedule import Schedule
+
+Precondition = Literal["none", "encoder", "adapted"]
+
+
+class Trajectory(NamedTuple):
+    """initial: the point at z_0. final: the point at z_K. info: one record per step, each entry (K, S, B)."""
+
+    initial: Point
+    final: Point
+    info: StepInfo
+
+
+class Sampler(nn.Module):
+    """K kernels along a schedule; no kernel at all is the plain variational auto-encoder.
+
+    Args:
+        kernels: one per step, in order; the same object may stand several times
+        schedule: the inverse temperature of each step
+        detach_forces: treat scores as constants in the gradient (another, biased estimator)
+        precondition: coordinates of the moves: those of z, the encoder's (z - mean) / scale, or z / an adapted scale
+        latent_dim: D, for the adapted scale
+        reverse: r of the path bookkeeping; None is uniform
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        schedule: Schedule,
+        *,
+        detach_forces: bool = False,
+        precondition: Precondition = "none",
+        latent_dim: int = 1,
+        reverse: Reverse | None = None,
+    ) -> None:
+        super().__init__()
+        self.reverse: Reverse = Uniform() if reverse is None else reverse
+        self.precondition: Precondition = precondition
+        self.register_buffer("scale", torch.ones(latent_dim))
+        if schedule.num_steps != len(kernels):
+            raise ValueError(f"{len(kernels)} kernels need a schedule of as many steps, not {schedule.num_steps}")
+        self.kernels = nn.ModuleList(kernels)
+        self.schedule = schedule
+        self.detach_forces = detach_forces
+
+    @property
+    def num_steps(self) -> int:
+        """K."""
+        return len(self.kernels)
+
+    @property
+    def steps(self) -> list[Kernel]:
+        """The kernels, in order."""
+        return [kernel for kernel in self.kernels if isinstance(kernel, Kernel)]
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether there are steps and each of them accepts or rejects."""
+        return self.num_steps > 0 and all(kernel.is_adjusted for kernel in self.steps)
+
+    @property
+    def is_invariant(self) -> bool:
+        """Whether every step leaves its target invariant."""
+        return self.is_adjusted and all(kernel.proposal.is_reversible for kernel in self.steps)
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether any kernel reads scores."""
+        return any(kernel.proposal.needs_score for kernel in self.steps)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the path per chain: one at z_0, and those of each proposal."""
+        return 1 + sum(kernel.proposal.evaluations for kernel in self.steps)
+
+    def frame(self, mean: Tensor, scale: Tensor) -> Frame | None:
+        """The coordinates of the moves for data whose q(z | x) has this mean and scale, (B, D)."""
+        if self.precondition == "encoder":
+            return Frame(mean, scale)
+        return Frame(torch.zeros_like(self.scale), self.scale) if self.precondition == "adapted" else None
+
+    def iterate(self, point: Point, path: AnnealedPath, *, create_graph: bool) -> Iterator[tuple[Point, StepInfo]]:
+        """Each next point and its record, K of them, one at a time."""
+        for kernel, beta in zip(self.steps, self.schedule().to(point.z), strict=True):
+            point, info = kernel.step(point, path, beta, create_graph=create_graph)
+            yield point, info
+
+    def forward(self, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
+        """Run the chain from z (S, B, D): 1 + K evaluations of the path (1 + K * num_leapfrog for HMC)."""
+        return self.run(path.evaluate(z, create_graph=create_graph), path, create_graph=create_graph)
+
+    def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
+        """Run the chain from a point that has been evaluated: K evaluations of the path."""
+        final = initial
+        records: list[StepInfo] = []
+        for point, info in self.iterate(initial, path, create_graph=create_graph):
+            final = point
+            records.append(info)
+        return Trajectory(initial, final, _stack(records, initial.log_final))
+
+
+def _stack(records: Sequence[StepInfo], like: Tensor) -> StepInfo:
+    """Records of K steps as one, (K, S, B); zero steps give (0, S, B)."""
+    if records:
+        return StepInfo(*(torch.stack(entries) for entries in zip(*records, strict=True)))
+    none = like.new_zeros((0, *like.shape))
+    return StepInfo(none, none, none, none, none.bool(), none, none, none.bool())

@@ -1,0 +1,153 @@
+"""The directory of a run: claimed by one process, with a manifest of what ran and a status of how it went."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from metvae_cli import __version__
+from metvae_cli.errors import ConfigError
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+_PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "scikit-learn", "zuko")
+
+
+class RunDirectory:
+    """A directory that this process owns until it leaves the `with` block.
+
+    with RunDirectory(path) as run:
+        run.write_manifest(config, device="cpu")
+        run.write_status("finished")
+
+    Raises:
+        ConfigError: another living process owns it, or it cannot be written
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = path / ".lock"
+
+    def __enter__(self) -> "RunDirectory":
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise ConfigError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.unlink(missing_ok=True)
+
+    def _claim(self) -> None:
+        owner = f"{socket.gethostname()} {os.getpid()}"
+        for _ in range(2):
+            try:
+                with self._lock.open("x") as file:
+                    file.write(owner)
+                return
+            except FileExistsError:
+                if self._owner_is_gone():
+                    self._lock.unlink(missing_ok=True)
+        raise ConfigError(
+            f"hydra.run.dir={self.path}: in use by another run ({self._lock.read_text()}); choose another directory"
+        )
+
+    def _owner_is_gone(self) -> bool:
+        """True only for a process of this machine that no longer lives."""
+        try:
+            host, pid = self._lock.read_text().split()
+            if host != socket.gethostname() or int(pid) == os.getpid():
+                return host == socket.gethostname()
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, ValueError, FileNotFoundError):
+            return True
+        except PermissionError:
+            return False
+        return False
+
+    def write_manifest(self, config: Mapping[str, Any], device: str) -> None:
+        """What ran, on what, from which words. A resume adds its own start to the list."""
+        path = self.path / "manifest.json"
+        known = json.loads(path.read_text()) if path.exists() else {"starts": []}
+        start = {"time": now(), "argv": sys.argv, "pid": os.getpid(), "host": socket.gethostname()}
+        manifest = {
+            "starts": [*known["starts"], start],
+            "end": None,
+            "device": device,
+            "seed": config["seed"],
+            "config": config,
+            "versions": {
+                "metvae": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in _PACKAGES},
+            },
+            "platform": platform.platform(),
+            "git": git_state(),
+        }
+        write_json(path, manifest)
+
+    def write_status(self, status: Status, reason: str = "") -> None:
+        """How it stands; the end of a run also goes into the manifest."""
+        write_status(self.path, status, reason)
+        manifest = self.path / "manifest.json"
+        if status != "running" and manifest.exists():
+            write_json(manifest, json.loads(manifest.read_text()) | {"end": now()})
+
+
+def write_status(path: Path, status: Status, reason: str = "") -> None:
+    """How the run in a directory stands."""
+    write_json(path / "status.json", {"status": status, "reason": reason, "time": now()})
+
+
+def read_status(path: Path) -> dict[str, str]:
+    """The status of the run in a directory; empty if there is none."""
+    try:
+        return json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write atomically. NaN and infinities become null, which JSON can hold."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(_jsonable(content), indent=2) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that the code runs from; None outside one."""
+    here = Path(__file__)
+    command = ["git", "-C", str(here.parent)]
+    try:
+        # Installed inside somebody's own repository, this file is none of that repository's.
+        subprocess.run([*command, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

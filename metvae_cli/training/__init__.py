@@ -1,0 +1,1 @@
+"""Training: the loop, its settings, its optimizer and its checkpoints."""

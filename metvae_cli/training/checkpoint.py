@@ -1,0 +1,107 @@
+"""Checkpoints that are whole or not there, and that are what was written.
+
+A checkpoint is what `torch.save` writes, followed by one line with the SHA-256 of those bytes; `torch.load` reads it as
+it is. It is written beside its place, flushed to the disk and renamed. Loading checks the hash first (a flipped bit
+would otherwise load as other weights) and admits tensors and plain types only.
+"""
+
+import hashlib
+import io
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metvae_cli.errors import ConfigError
+
+FORMAT = 1
+_FOOTER_START = b"\nsha256:"
+_FOOTER_SIZE = len(_FOOTER_START) + 64 + 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write atomically: after a crash `path` is the old checkpoint or the new one."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    payload = buffer.getvalue()
+    footer = _FOOTER_START + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(payload + footer)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and verify; tensors come back on the CPU.
+
+    Raises:
+        ConfigError: missing, damaged, foreign or written by a newer version
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint {path}: cannot be read ({error.strerror}); is this the directory of a run?"
+        ) from None
+    payload, footer = data[:-_FOOTER_SIZE], data[-_FOOTER_SIZE:]
+    found = hashlib.sha256(payload).hexdigest()
+    if not footer.startswith(_FOOTER_START) or not footer.endswith(b"\n"):
+        raise ConfigError(f"checkpoint {path}: truncated, or not a metvae checkpoint; use another one of the run")
+    expected = footer[len(_FOOTER_START) : -1].decode(errors="replace")
+    if found != expected:
+        raise ConfigError(
+            f"checkpoint {path}: damaged (SHA-256 {found[:16]}..., expected {expected[:16]}...); use another of the run"
+        )
+    try:
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file made by somebody else provokes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"checkpoint {path}: refused, it holds more than tensors and plain values ({reason})"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ConfigError(f"checkpoint {path}: written by another version of metvae (expected format {FORMAT})")
+    return content
+
+
+def random_states() -> dict[str, Any]:
+    """The states of every generator in use, as tensors and plain values."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.array(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put every generator back where `random_states` found it."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))

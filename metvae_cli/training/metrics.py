@@ -1,0 +1,91 @@
+"""The numbers that are logged, and their running means."""
+
+import resource
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.models.vae import VAE
+from metvae_cli.objectives.base import ObjectiveOutput
+
+
+@torch.no_grad()
+def batch_metrics(output: ObjectiveOutput, model: VAE, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
+    """Means over a batch, each (); nats per datum where they are log-quantities.
+
+    bound: the objective's bound on log p(x)
+    reconstruction: log p(x | z_K)       kl: log q(z_0 | x) - log p(z_0)
+    log_weight_variance: over the S chains of a datum (0 for one)
+    effective_samples: (sum w)^2 / sum w^2, between 1 and S
+    accept_k, divergent_k: acceptance probability and share of divergences of step k
+    """
+    log_prior = model.prior.log_prob(output.final.z)
+    weights = output.log_weights
+    metrics = {
+        "bound": output.bound.mean(),
+        "reconstruction": ((output.final.log_final - log_prior) / likelihood_weight).mean(),
+        "kl": (output.initial.log_initial - model.prior.log_prob(output.initial.z)).mean(),
+        "log_weight_variance": weights.var(0, unbiased=False).mean(),
+        "effective_samples": (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp().mean(),
+    }
+    accept, divergent = output.info.accept_prob.mean((1, 2)), output.info.divergent.float().mean((1, 2))
+    for k in range(len(accept)):
+        metrics[f"accept_{k + 1}"] = accept[k]
+        metrics[f"divergent_{k + 1}"] = divergent[k]
+    return metrics
+
+
+def score_function_gradients(output: ObjectiveOutput, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    """The part of the loss's gradient that passes through accept and reject decisions; the graph is kept."""
+    if output.score_loss is None:
+        return [None] * len(parameters)
+    return list(torch.autograd.grad(output.score_loss, parameters, retain_graph=True, allow_unused=True))
+
+
+def gradient_part_norms(
+    parameters: Sequence[nn.Parameter], score_function: Sequence[Tensor | None], weight: float
+) -> dict[str, float]:
+    """Norms of the score-function part of the gradient and of the rest, the pathwise part (before clipping)."""
+    scored = [weight * part if part is not None else None for part in score_function]
+    pathwise = [
+        parameter.grad if part is None or parameter.grad is None else parameter.grad - part
+        for parameter, part in zip(parameters, scored, strict=True)
+    ]
+    return {"gradient_norm_score_function": _norm(scored), "gradient_norm_pathwise": _norm(pathwise)}
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> float:
+    return sum(float(tensor.square().sum()) for tensor in tensors if tensor is not None) ** 0.5
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of the process: on the CUDA device if one is in use, else resident in MB."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+class RunningMean:
+    """Means of named numbers weighted by the number of data; its state is plain and goes into the checkpoint."""
+
+    def __init__(self, totals: Mapping[str, float] | None = None, count: float = 0.0) -> None:
+        self._totals: dict[str, Tensor] = {k: torch.tensor(v, dtype=torch.float64) for k, v in (totals or {}).items()}
+        self.count = count
+
+    def add(self, values: Mapping[str, Tensor], count: int) -> None:
+        """Add means over `count` data. Stays on the device: nothing is read back here."""
+        for name, value in values.items():
+            term = value.detach().double() * count
+            self._totals[name] = self._totals[name].to(term.device) + term if name in self._totals else term
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        """The means so far; empty if nothing was added."""
+        return {name: total.item() / self.count for name, total in self._totals.items()} if self.count else {}
+
+    def state(self) -> tuple[dict[str, float], float]:
+        """Arguments that make an equal one."""
+        return {name: total.item() for name, total in self._totals.items()}, self.count

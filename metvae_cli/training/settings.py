@@ -1,0 +1,60 @@
+"""What a user may say about training; the keys of `configs/trainer/*.yaml`."""
+
+import math
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Limits, intervals and safety of a training run.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps
+        max_epochs: passes over the training data
+        max_iterations: optimizer steps, or null
+        max_seconds: wall time of training, over all resumes, or null
+        patience: stop after so many validations without a better bound, or null
+        clip_norm: largest gradient norm, or null
+        kl_warmup_epochs: the weight of the Kullback-Leibler term rises linearly to 1 over so many epochs; 0 is off
+        log_every: iterations between scalars in TensorBoard
+        validate_every: epochs between validations
+        picture_every: epochs between pictures in TensorBoard; 0 is only at the end
+        checkpoint_seconds: a checkpoint at least so often, besides one per validation
+        test_samples: importance samples per test datum
+        test_data: largest number of test data (a seeded choice), or null for all
+        max_bad_steps: consecutive steps with a non-finite loss or gradient that end the run
+        threads: CPU threads; null is one for a small model, torch's choice for others
+
+    Raises:
+        ValueError: a number is out of range
+    """
+
+    device: str = "auto"
+    max_epochs: int = 100
+    max_iterations: int | None = None
+    max_seconds: float | None = None
+    patience: int | None = None
+    clip_norm: float | None = 50.0
+    kl_warmup_epochs: int = 0
+    log_every: int = 20
+    validate_every: int = 1
+    picture_every: int = 10
+    checkpoint_seconds: float = 60.0
+    test_samples: int = 1000
+    test_data: int | None = None
+    max_bad_steps: int = 20
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        zero_allowed = {"kl_warmup_epochs", "picture_every", "checkpoint_seconds"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None or isinstance(value, str):
+                continue
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
+                least = "0 or more" if field.name in zero_allowed else "positive"
+                raise ValueError(f"{field.name}={value}: must be {least} and finite")
+
+    def kl_weight(self, epoch: int) -> float:
+        """Weight of the Kullback-Leibler term in an epoch, in (0, 1]."""
+        return min(1.0, (epoch + 1) / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0

@@ -1,0 +1,86 @@
+"""What the training loop works on, where it stands, and where its numbers go."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, optim
+from torch.optim.lr_scheduler import LRScheduler
+
+from metvae_cli.data.base import Dataset
+from metvae_cli.kernels.adaptation import Adaptation
+from metvae_cli.models.vae import VAE
+from metvae_cli.objectives.base import Objective
+from metvae_cli.samplers.chain import Sampler
+
+
+class Learner(NamedTuple):
+    """Everything that training changes or reads."""
+
+    model: VAE
+    sampler: Sampler
+    objective: Objective
+    dataset: Dataset
+    batch_size: int
+    optimizer: optim.Optimizer
+    scheduler: LRScheduler
+    adaptations: Sequence[Adaptation]
+
+
+@dataclass
+class State:
+    """Where training stands: plain values only, saved with every checkpoint.
+
+    epoch, batch: passes completed, and batches done in the present one
+    iteration: optimizer steps; seconds: wall time over all resumes; evaluations: latent vectors decoded
+    best_value, best_epoch: best validation bound so far
+    validated_at: iteration of the last validation
+    log_position: length of metrics.csv
+    running, running_count: sums of the training metrics of the present epoch
+    train_means: those of the last complete one
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    iteration: int = 0
+    seconds: float = 0.0
+    evaluations: int = 0
+    best_value: float = -math.inf
+    best_epoch: float = 0.0
+    validations_since_best: int = 0
+    validated_at: int = -1
+    bad_steps: int = 0
+    consecutive_bad_steps: int = 0
+    log_position: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    running_count: float = 0.0
+    train_means: dict[str, float] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """Where the numbers go."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Scalars at an iteration."""
+        ...
+
+    def log_weights(self, step: int, values: Tensor) -> None:
+        """Log-weights (S, B) of a validation batch."""
+        ...
+
+    def row(self, values: dict[str, float]) -> None:
+        """One row of metrics.csv."""
+        ...
+
+    def pictures(self, step: int) -> None:
+        """Draw the pictures of the model as it is."""
+        ...
+
+    def progress(self, epoch: int, done: int, total: int) -> None:
+        """Batches done in this epoch."""
+        ...
+
+    def position(self) -> int:
+        """Length of metrics.csv in bytes."""
+        ...

@@ -1,0 +1,288 @@
+"""The training loop.
+
+    for each epoch: one pass in the order given by (seed, epoch), then validation on held-out training data
+
+State is complete between any two iterations: a checkpoint taken there and resumed ends, on a CPU, bitwise where the
+uninterrupted run ends. Nothing but training batches ever changes parameters, step sizes or the random stream.
+"""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metvae_cli.data.base import Split, epoch_order
+from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.samplers.assembly import step_sizes
+from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
+from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.metrics import (
+    RunningMean,
+    batch_metrics,
+    gradient_part_norms,
+    peak_memory_mb,
+    score_function_gradients,
+)
+from metvae_cli.training.settings import TrainerSettings
+from metvae_cli.training.state import Learner, State, Tracker
+
+log = logging.getLogger(__name__)
+
+_VALIDATION_SEED = 1_234_567
+
+
+class Trainer:
+    """Trains a learner.
+
+    Args:
+        learner: model, sampler, objective, data and optimizer
+        settings: limits and intervals
+        seed: of the order of the data
+        folder: where `last.pt` and `best.pt` go
+        tracker: where the numbers go
+        interruption: asked between iterations whether to stop
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        settings: TrainerSettings,
+        seed: int,
+        folder: Path,
+        tracker: Tracker,
+        interruption: Interruption,
+    ) -> None:
+        self.learner = learner
+        self.settings = settings
+        self.seed = seed
+        self.folder = folder
+        self.tracker = tracker
+        self.interruption = interruption
+        self.state = State()
+        self.running = RunningMean()
+        self.modules = nn.ModuleDict({"model": learner.model, "sampler": learner.sampler})
+        self.parameters = list(self.modules.parameters())
+        self.num_batches = math.ceil(len(learner.dataset.train) / learner.batch_size)
+        self._started = self._saved_at = time.monotonic()
+        self._gradient_norms: dict[str, float] = {}
+
+    def fit(self) -> str:
+        """Train until a limit is reached; returns its name.
+
+        Raises:
+            Interrupted: a signal came; the state has been saved
+            RunError: too many consecutive steps were not finite, or no validation ever was
+        """
+        self._started = time.monotonic() - self.state.seconds
+        if self.state.iteration == 0:
+            self.save("last.pt")  # a run that is killed early can be resumed too
+        with self._saved_if_interrupted():
+            while not (reason := self.stop_reason()):
+                self._epoch()
+                if self.state.batch >= self.num_batches:
+                    self._end_of_epoch()
+            if self.state.validated_at != self.state.iteration:
+                self._validate()
+            self.save("last.pt")  # with the seconds at which the run ended, so that a resume does not train on
+        if not math.isfinite(self.state.best_value):
+            raise RunError("the validation bound was never finite: lower optimizer.lr or sampler.step_size")
+        return reason
+
+    def _epoch(self) -> None:
+        order = epoch_order(len(self.learner.dataset.train), self.seed, self.state.epoch)
+        batches = order.split(self.learner.batch_size)
+        while self.state.batch < len(batches) and not self.stop_reason():
+            self._iteration(batches[self.state.batch])
+            self.state.batch += 1
+            self.state.iteration += 1
+            self.tracker.progress(self.state.epoch, self.state.batch, len(batches))
+            if self.state.iteration % self.settings.log_every == 0:
+                self._log_training()
+            if time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
+                self.save("last.pt")
+            self.interruption.check()
+
+    def _iteration(self, index: Tensor) -> None:
+        learner, kl_weight = self.learner, self.settings.kl_weight(self.state.epoch)
+        x = learner.dataset.batch(index.to(learner.dataset.train.values.device))
+        self.modules.train()
+        output = learner.objective(learner.model, learner.sampler, x, 1 / kl_weight)
+        learner.optimizer.zero_grad(set_to_none=True)
+        logs = (self.state.iteration + 1) % self.settings.log_every == 0
+        score_part = score_function_gradients(output, self.parameters) if logs else []
+        (kl_weight * output.loss).backward()
+        if logs and output.score_loss is not None:
+            self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        self.state.evaluations += output.evaluations
+        if not (torch.isfinite(norm) and torch.isfinite(output.loss)):
+            self._bad_step()
+            return
+        self.state.consecutive_bad_steps = 0
+        learner.optimizer.step()
+        for adaptation in learner.adaptations:
+            adaptation.update(output.info.metropolis_prob, output.final.z)
+        metrics = batch_metrics(output, learner.model, 1 / kl_weight)
+        self.running.add({**metrics, "gradient_norm": norm}, len(x))
+
+    def _bad_step(self) -> None:
+        self.state.bad_steps += 1
+        self.state.consecutive_bad_steps += 1
+        log.warning("iteration %d: loss or gradient is not finite; step skipped", self.state.iteration + 1)
+        if self.state.consecutive_bad_steps >= self.settings.max_bad_steps:
+            raise RunError(
+                f"{self.state.consecutive_bad_steps} consecutive steps had a loss or gradient that was not finite: "
+                "lower optimizer.lr, sampler.step_size or trainer.clip_norm"
+            )
+
+    def _end_of_epoch(self) -> None:
+        state, settings = self.state, self.settings
+        if (state.epoch + 1) % settings.validate_every == 0:
+            self._validate()
+        if settings.picture_every and (state.epoch + 1) % settings.picture_every == 0:
+            self.tracker.pictures(state.iteration)
+        with warnings.catch_warnings():
+            # torch knows of no optimizer step before a resume, nor of an epoch in which no step was finite.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+            self.learner.scheduler.step()
+        state.train_means, self.running = self.running.means(), RunningMean()
+        state.epoch, state.batch = state.epoch + 1, 0
+        self.save("last.pt")
+
+    def stop_reason(self) -> str:
+        """The limit that has been reached; empty if none has."""
+        settings, state = self.settings, self.state
+        if state.epoch >= settings.max_epochs:
+            return "max_epochs"
+        if settings.max_iterations is not None and state.iteration >= settings.max_iterations:
+            return "max_iterations"
+        if settings.max_seconds is not None and self._seconds() >= settings.max_seconds:
+            return "max_seconds"
+        if settings.patience is not None and state.validations_since_best >= settings.patience:
+            return "patience"
+        return ""
+
+    # ---------------------------------------------------------------- validation and logs
+
+    def _validate(self) -> None:
+        state = self.state
+        valid = self.learner.dataset.valid
+        means = self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
+        train_means = self.running.means() or state.train_means
+        epoch = state.epoch + state.batch / self.num_batches
+        row = {
+            "epoch": epoch,
+            "iteration": state.iteration,
+            "seconds": round(self._seconds(), 3),
+            "decoder_evaluations": state.evaluations,
+            "lr": self.learner.optimizer.param_groups[0]["lr"],
+            **{f"train/{name}": value for name, value in train_means.items()},
+            **{f"val/{name}": value for name, value in means.items()},
+            **self._step_sizes(),
+        }
+        self.tracker.row(row)
+        self.tracker.scalars(state.iteration, {f"val/{name}": value for name, value in means.items()})
+        train_bound = train_means.get("bound", math.nan)
+        log.info("epoch %.4g  train/bound %.3f  val/bound %.3f", epoch, train_bound, means["bound"])
+        state.validated_at = state.iteration
+        state.validations_since_best += 1
+        if means["bound"] > state.best_value:
+            state.best_value, state.best_epoch, state.validations_since_best = means["bound"], epoch, 0
+            self.save("best.pt")
+
+    @torch.no_grad()
+    def evaluate(self, split: Split, index: Tensor, *, log_weights: bool = False) -> dict[str, float]:
+        """Mean metrics over held-out data, always with the same noise; training's random stream is untouched."""
+        learner, running = self.learner, RunningMean()
+        self.modules.eval()
+        with fork_rng(_VALIDATION_SEED):
+            for part in index.split(learner.batch_size):
+                self.interruption.check()
+                x = learner.dataset.held_out(split, part)
+                output = learner.objective(learner.model, learner.sampler, x)
+                running.add(batch_metrics(output, learner.model), len(x))
+                if log_weights and running.count == len(x):
+                    self.tracker.log_weights(self.state.iteration, output.log_weights)
+        return running.means()
+
+    def _log_training(self) -> None:
+        state, seconds = self.state, self._seconds()
+        values = {f"train/{name}": value for name, value in self.running.means().items()}
+        values |= self._step_sizes() | {f"train/{name}": value for name, value in self._gradient_norms.items()}
+        values["train/kl_weight"] = self.settings.kl_weight(state.epoch)
+        values["train/lr"] = self.learner.optimizer.param_groups[0]["lr"]
+        values["train/bad_steps"] = state.bad_steps
+        images = state.epoch * len(self.learner.dataset.train) + state.batch * self.learner.batch_size
+        values["speed/images_per_second"] = images / seconds
+        values["speed/decoder_evaluations_per_second"] = state.evaluations / seconds
+        values["memory/peak_mb"] = peak_memory_mb()
+        self.tracker.scalars(state.iteration, values)
+
+    def _step_sizes(self) -> dict[str, float]:
+        found = step_sizes(self.learner.sampler)
+        return {f"step_size/{k + 1}": float(step().detach().mean()) for k, step in enumerate(found)}
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    # ---------------------------------------------------------------- saving and resuming
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint of everything that a resume needs."""
+        learner, state = self.learner, self.state
+        state.running, state.running_count = self.running.state()
+        state.log_position, state.seconds = self.tracker.position(), self._seconds()
+        content: dict[str, Any] = {
+            "model": learner.model.state_dict(),
+            "sampler": learner.sampler.state_dict(),
+            "optimizer": learner.optimizer.state_dict(),
+            "scheduler": learner.scheduler.state_dict(),
+            "adaptations": [adaptation.state_dict() for adaptation in learner.adaptations],
+            "state": asdict(state),
+            "random": random_states(),
+        }
+        save_checkpoint(self.folder / name, content)
+        self._saved_at = time.monotonic()
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same configuration."""
+        learner = self.learner
+        learner.model.load_state_dict(content["model"])
+        learner.sampler.load_state_dict(content["sampler"])
+        learner.optimizer.load_state_dict(content["optimizer"])
+        learner.scheduler.load_state_dict(content["scheduler"])
+        for adaptation, saved in zip(learner.adaptations, content["adaptations"], strict=True):
+            adaptation.load_state_dict(saved)
+        self.state = State(**content["state"])
+        self.running = RunningMean(self.state.running, self.state.running_count)
+        restore_random_states(content["random"])
+
+    def load_weights(self, name: str) -> None:
+        """Put the weights of a checkpoint of this run into model and sampler."""
+        content = load_checkpoint(self.folder / name)
+        self.learner.model.load_state_dict(content["model"])
+        self.learner.sampler.load_state_dict(content["sampler"])
+
+    @contextmanager
+    def _saved_if_interrupted(self) -> Iterator[None]:
+        try:
+            yield
+        except Interrupted:
+            self.save("last.pt")
+            raise
+
+
+@contextmanager
+def fork_rng(seed: int) -> Iterator[None]:
+    """A random stream of its own inside, the outer one untouched after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,93 @@
+"""Dual averaging and the adapted scale: where they settle, what is used outside training, and that a state goes on."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from metvae_cli.densities import AnnealedPath
+from metvae_cli.kernels.adaptation import DualAveraging, ScaleAdaptation
+from metvae_cli.kernels.base import StepInfo
+from metvae_cli.kernels.hamiltonian import Hamiltonian
+from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.samplers.assembly import AcceptanceName, make_kernel
+from tests.targets import normal_log_prob
+
+
+def standard_normal(z: Tensor) -> Tensor:
+    return normal_log_prob(z, 0.0, 1.0).sum(-1)
+
+
+def step(step_size: StepSize, rule: AcceptanceName = "metropolis") -> StepInfo:
+    """One step of HMC from exact draws, 100 chains in 5 dimensions."""
+    kernel = make_kernel(Hamiltonian(step_size), rule)
+    kernel.train(step_size.training)
+    path = AnnealedPath(standard_normal, standard_normal, needs_score=True)
+    point = path.evaluate(torch.randn(100, 1, 5), create_graph=False)
+    with torch.no_grad():
+        return kernel.step(point, path, torch.tensor(1.0), create_graph=False)[1]
+
+
+@pytest.mark.parametrize("rule", ["metropolis", "barker", "none"])
+@pytest.mark.parametrize("target", [0.5, 0.8])
+@pytest.mark.parametrize("initial", [0.1, 3.0])
+def test_dual_averaging_settles_at_its_target(initial: float, target: float, rule: AcceptanceName) -> None:
+    step_size = StepSize(initial, "dual_averaging")
+    adaptation = DualAveraging([step_size], target)
+    for _ in range(400):
+        adaptation.update(step(step_size, rule).metropolis_prob[None], torch.zeros(2, 1, 5))
+    step_size.eval()
+    rates = torch.stack([step(step_size, rule).metropolis_prob.mean() for _ in range(100)])
+    assert abs(rates.mean() - target) < 0.03
+
+
+def test_outside_training_the_average_is_used_and_does_not_move() -> None:
+    step_size = StepSize(0.3, "dual_averaging")
+    adaptation = DualAveraging([step_size], 0.8)
+    iterates = []
+    for _ in range(30):
+        adaptation.update(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5))
+        iterates.append(step_size().item())
+    step_size.eval()
+    settled = step_size().item()
+    assert min(iterates) < settled < max(iterates)
+    assert settled != iterates[-1]
+    step(step_size)
+    assert step_size().item() == settled
+
+
+def test_an_adaptation_goes_on_from_its_state() -> None:
+    """State of kernel and adaptation, as a checkpoint holds them."""
+    runs = []
+    for interrupted in (False, True):
+        torch.manual_seed(5)
+        step_size = StepSize(0.3, "dual_averaging")
+        adaptation = DualAveraging([step_size], 0.8)
+        for iteration in range(20):
+            if interrupted and iteration == 11:
+                saved = step_size.state_dict(), adaptation.state_dict()
+                step_size = StepSize(9.0, "dual_averaging")
+                adaptation = DualAveraging([step_size], 0.8)
+                step_size.load_state_dict(saved[0])
+                adaptation.load_state_dict(saved[1])
+            adaptation.update(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5))
+        runs.append(torch.stack([step_size.log_value, step_size.log_settled]))
+    assert torch.equal(*runs)
+
+
+def test_what_is_not_finite_changes_nothing() -> None:
+    step_size = StepSize(0.3, "dual_averaging")
+    adaptation = DualAveraging([step_size], 0.8)
+    adaptation.update(torch.full((1, 2, 3), torch.nan), torch.zeros(2, 3, 5))
+    assert step_size().item() == pytest.approx(0.3)
+    scale = torch.ones(2)
+    ScaleAdaptation(scale).update(torch.ones(1, 2, 3), torch.full((2, 3, 2), torch.nan))
+    assert torch.equal(scale, torch.ones(2))
+
+
+def test_the_scale_becomes_the_spread_within_a_datum() -> None:
+    """Not that of the data: their means differ by far more."""
+    scale, spread = torch.ones(2), torch.tensor([0.2, 3.0])
+    adaptation = ScaleAdaptation(scale)
+    for _ in range(1500):
+        adaptation.update(torch.ones(1, 4, 10), 50 * torch.randn(1, 10, 2) + spread * torch.randn(4, 10, 2))
+    assert torch.allclose(scale, spread, rtol=0.1)
