@@ -7,6 +7,7 @@ those of the values below that their signature asks for:
     latent_dim        D                              every component
     event_shape       shape of one datum             encoder
     parameter_shape   of the likelihood's output     decoder
+    num_steps         K                              objective
     step_size         a kernel's StepSize            proposal
 """
 
@@ -84,7 +85,8 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
     model.to(device)
     sampler.to(device)
-    objective = cast(Objective, construct(config["objective"], "objective", plugins, {}))
+    wired = {"num_steps": sampler.num_steps}
+    objective = cast(Objective, construct(config["objective"], "objective", plugins, wired))
     notes = validate(objective, sampler)
     parameters = [*model.parameters(), *sampler.parameters()]
     if settings.threads is None:
@@ -92,7 +94,10 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         torch.set_num_threads(1 if small else _THREADS_AT_START)
     wired = {"parameters": parameters, "max_epochs": settings.max_epochs}
     optimizer, scheduler = call(make_optimizer, config["optimizer"], "optimizer", wired)
-    adaptations = make_adaptations(sampler, config["sampler"].get("target_accept", 0.65))
+    adaptations = [
+        *make_adaptations(sampler, config["sampler"].get("target_accept", 0.65)),
+        *(part.to(device) for part in objective.adaptations),
+    ]
     learner = Learner(
         model, sampler, objective, dataset.to(device), source.batch_size, optimizer, scheduler, adaptations
     )
@@ -137,7 +142,8 @@ def build_model(
     prior = cast(Any, construct(config["prior"], "prior", plugins, wired))
     encoder = cast(Any, construct(config["encoder"], "encoder", plugins, wired))
     decoder = cast(Any, construct(config["decoder"], "decoder", plugins, wired))
-    return VAE(prior, encoder, decoder, likelihood), build_sampler(config, plugins)
+    sampler = build_sampler(config, plugins)
+    return VAE(prior, encoder, decoder, likelihood, cloned=sampler.clones), sampler
 
 
 def build_sampler(config: Mapping[str, Any], plugins: Sequence[str]) -> Sampler:

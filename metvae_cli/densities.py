@@ -139,3 +139,12 @@ def select(chosen: Tensor, this: Point, other: Point) -> Point:
         return torch.where(chosen[..., None] if a.dim() > chosen.dim() else chosen, a, b)
 
     return Point(*(pick(a, b) for a, b in zip(this, other, strict=True)))  # pyright: ignore[reportArgumentType]
+
+
+def concatenate(first: Point, second: Point) -> Point:
+    """Two points as one, of as many samples as both have; an entry that either lacks is None."""
+
+    def join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
+    return Point(*(join(a, b) for a, b in zip(first, second, strict=True)))  # pyright: ignore[reportArgumentType]

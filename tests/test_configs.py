@@ -83,6 +83,7 @@ def test_every_key_that_may_be_set_is_shown(path: Path) -> None:
         if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     }
     known -= {"latent_dim", "context_dim", "event_shape", "parameter_shape", "make_proposals", "parameters"}
+    known -= {"num_steps"} if group == "objective" else set()
     known -= {"max_epochs"} if group == "optimizer" else set()
     assert node.keys() - {"_target_"} == known
 

@@ -28,10 +28,15 @@ def log_probabilities(rule: Acceptance, log_ratio: Tensor) -> tuple[Tensor, Tens
     """
     if rule is Acceptance.BARKER:
         return logsigmoid(log_ratio), logsigmoid(-log_ratio)
-    uncertain = log_ratio < 0
+    uncertain = can_reject(rule, log_ratio)
     below = torch.where(uncertain, log_ratio, torch.full_like(log_ratio, -1.0))
     log_accept = torch.where(uncertain, log_ratio, torch.zeros_like(log_ratio))
     return log_accept, log1mexp(below)
+
+
+def can_reject(rule: Acceptance, log_ratio: Tensor) -> Tensor:
+    """Where a rejection has a positive probability; bool, same shape."""
+    return torch.ones_like(log_ratio, dtype=torch.bool) if rule is Acceptance.BARKER else log_ratio < 0
 
 
 def decide(log_accept: Tensor) -> Tensor:

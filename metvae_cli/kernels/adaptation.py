@@ -1,5 +1,7 @@
 """Adaptation of step sizes to a target acceptance, and of a diagonal scale to the spread of the chains.
 
+What no gradient changes: step sizes, scales, and the baseline of the score function (`objectives/baseline.py`).
+
 The trainer calls `update` with training batches only. Outside training everything is what the last update left: the
 values are buffers of the kernels and of the adaptation, and so in every checkpoint.
 """
@@ -7,6 +9,7 @@ values are buffers of the kernels and of the adaptation, and so in every checkpo
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +17,27 @@ from torch import Tensor, nn
 from metvae_cli.kernels.step_size import StepSize
 
 
+class Outcome(NamedTuple):
+    """What a training batch tells an adaptation.
+
+    metropolis_prob: `StepInfo.metropolis_prob`, (K, S, B)
+    z: last positions, (S, B, D)
+    score_spread: `Trajectory.score_spread`, (K, D), or None
+    credit: mean of what the steps from each one on added to the log-weight, (K,), or None
+    """
+
+    metropolis_prob: Tensor
+    z: Tensor
+    score_spread: Tensor | None = None
+    credit: Tensor | None = None
+
+
 class Adaptation(nn.Module, ABC):
-    """Changes values of a sampler that no gradient changes."""
+    """Changes values that no gradient changes."""
 
     @abstractmethod
-    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
-        """One update from `StepInfo.metropolis_prob` (K, S, B) and last positions (S, B, D) of a training batch."""
+    def update(self, outcome: Outcome) -> None:
+        """One update from a training batch."""
 
 
 class StepSizeAdaptation(Adaptation):
@@ -46,9 +64,9 @@ class StepSizeAdaptation(Adaptation):
         self.gain = gain
 
     @torch.no_grad()
-    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+    def update(self, outcome: Outcome) -> None:
         """Move each step size by its acceptance."""
-        for step_size, acceptance in zip(self._step_sizes, metropolis_prob.mean((1, 2)), strict=True):
+        for step_size, acceptance in zip(self._step_sizes, outcome.metropolis_prob.mean((1, 2)), strict=True):
             if torch.isfinite(acceptance):
                 step_size.log_value += self.gain * (acceptance - self.target_accept)
 
@@ -81,9 +99,9 @@ class DualAveraging(Adaptation):
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+    def update(self, outcome: Outcome) -> None:
         """Move each step size by the mean error of its acceptance so far."""
-        acceptance = metropolis_prob.mean((1, 2))
+        acceptance = outcome.metropolis_prob.mean((1, 2))
         if not torch.isfinite(acceptance).all():
             return
         self.count += 1
@@ -93,6 +111,39 @@ class DualAveraging(Adaptation):
         for step_size, value in zip(self._step_sizes, log_value, strict=True):
             step_size.log_value.copy_(value)
             step_size.log_settled.lerp_(value, self.count**-self.decay)
+
+
+class VarianceSensitive(Adaptation):
+    """Short steps where the score varies much over a batch (Thin et al. 2021, the code of arXiv 2106.15921):
+
+        step_size <- 0.9 step_size + 0.1 gamma / (spread of the score + 1),
+
+    per dimension if the step size has one value per dimension (else the spread is the root mean square over them).
+    gamma, of each step, falls by a hundredth where the acceptance is below the target, and else rises by two. It
+    starts at ten times the step size, as published.
+    """
+
+    gamma: Tensor
+
+    def __init__(self, step_sizes: Sequence[StepSize], target_accept: float) -> None:
+        super().__init__()
+        check_target(target_accept)
+        self._step_sizes = tuple(step_sizes)
+        self.target_accept = target_accept
+        start = torch.stack([step_size.log_value.detach().exp().mean() for step_size in step_sizes])
+        self.register_buffer("gamma", 10 * start)
+
+    @torch.no_grad()
+    def update(self, outcome: Outcome) -> None:
+        """Move gamma by the acceptance of each step, then each step size by its score's spread."""
+        assert outcome.score_spread is not None
+        acceptance = outcome.metropolis_prob.mean((1, 2))
+        for k, (step_size, spread) in enumerate(zip(self._step_sizes, outcome.score_spread, strict=True)):
+            if not (torch.isfinite(spread).all() and torch.isfinite(acceptance[k])):
+                continue
+            self.gamma[k] *= 0.99 if acceptance[k] < self.target_accept else 1.02
+            own = spread if step_size.log_value.dim() else spread.square().mean().sqrt()
+            step_size.log_value.copy_((0.9 * step_size.log_value.exp() + 0.1 * self.gamma[k] / (own + 1)).log())
 
 
 class ScaleAdaptation(Adaptation):
@@ -109,10 +160,10 @@ class ScaleAdaptation(Adaptation):
         self.rate = rate
 
     @torch.no_grad()
-    def update(self, metropolis_prob: Tensor, z: Tensor) -> None:
+    def update(self, outcome: Outcome) -> None:
         """Move the squared scale towards the variance in this batch."""
         (scale,) = self._scale
-        variance = z.var(0).mean(0)
+        variance = outcome.z.var(0).mean(0)
         if torch.isfinite(variance).all():
             scale.copy_(scale.square().lerp(variance, self.rate).sqrt())
 

@@ -23,11 +23,32 @@ class Proposed(NamedTuple):
 
     log_choice: (S, B) log-probability, with its graph, of a discrete draw that the proposal made with a learned
     probability; None where there was none.
+    noise, noise_back: u and u', (S, B, D) or (S, B, 1); None where the move draws nothing, or does not undo itself.
     """
 
     point: Point
     log_correction: Tensor
     log_choice: Tensor | None = None
+    noise: Tensor | None = None
+    noise_back: Tensor | None = None
+
+
+class Refreshed(NamedTuple):
+    """point: after what happens before a move. log_weight: (S, B), what it adds to the log-weight; None is nothing.
+
+    noise: (S, B, D), what `Proposal.unrefresh` needs to undo it; None where nothing was drawn.
+    """
+
+    point: Point
+    log_weight: Tensor | None = None
+    noise: Tensor | None = None
+
+
+class StepNoise(NamedTuple):
+    """The noise that would lead back over one step, given its decision: of the move, and of the refreshment."""
+
+    move: Tensor | None
+    refresh: Tensor | None
 
 
 class StepInfo(NamedTuple):
@@ -42,6 +63,7 @@ class StepInfo(NamedTuple):
     metropolis_prob: probability of accepting by a Metropolis test, whatever the rule; what step sizes are adapted to,
         since it alone tends to 1 for small steps (Barker's tends to 1/2)
     divergent: bool, the ratio was NaN or infinite and the chain stayed where it was
+    noise: of the way back, for the exact reverse distribution; None in the record of a trajectory
     """
 
     log_reversal: Tensor
@@ -52,6 +74,7 @@ class StepInfo(NamedTuple):
     accept_prob: Tensor
     metropolis_prob: Tensor
     divergent: Tensor
+    noise: StepNoise | None = None
 
 
 class Proposal(nn.Module, ABC):
@@ -61,6 +84,7 @@ class Proposal(nn.Module, ABC):
     evaluations: evaluations of the path per proposal
     keeps_state: it keeps a momentum or a direction between steps, in `Point.momentum`
     is_reversible: accepting or rejecting it leaves the target invariant (the move undoes itself, up to signs)
+    can_retrace: `propose` takes the noise of the way back and then leads back, so that a step can be undone
     fixes_noise: its increments hold for each value of some noise, so that decisions cannot be summed out
     draws_choice: it draws something discrete with a learned probability, and reports `Proposed.log_choice`
     """
@@ -69,23 +93,34 @@ class Proposal(nn.Module, ABC):
     evaluations: int = 1
     keeps_state: bool = False
     is_reversible: bool = True
+    can_retrace: bool = False
     fixes_noise: bool = False
     draws_choice: bool = False
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
-        """What happens before the move and is not up for decision, and what it adds to the log-weight, (S, B).
+    def refresh(self, point: Point) -> Refreshed:
+        """What happens before the move and is not up for decision; by default nothing."""
+        return Refreshed(point)
 
-        By default nothing, and None.
+    def unrefresh(self, point: Point, noise: Tensor | None) -> Refreshed:
+        """The point before a refreshment that led to `point`, given the noise that it left.
+
+        Its `log_weight` is what the refreshment added.
         """
-        return point, None
+        del noise
+        return Refreshed(point)
 
     def rejected(self, point: Point) -> Point:
-        """The state after a rejection of the move from `point`; by default unchanged."""
+        """The state after a rejection of the move from `point`, by default unchanged; applied twice it changes nothing.
+
+        Where the state turns on a rejection, an accepted move followed by such a turn undoes itself.
+        """
         return point
 
     @abstractmethod
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        """Draw the noise, move, and evaluate the path at the new position."""
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        """Draw the noise, or take the one that is given, move, and evaluate the path at the new position."""
 
 
 class Kernel(nn.Module, ABC):

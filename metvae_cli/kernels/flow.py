@@ -21,7 +21,7 @@ from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import LazyComposedTransform
 
 from metvae_cli.densities import AnnealedPath, Point
-from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed
+from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed, Refreshed
 from metvae_cli.kernels.step_size import StepSize
 
 TransformName = Literal["realnvp", "spline", "autoregressive", "affine"]
@@ -161,14 +161,15 @@ class Flow(Proposal):
         self.condition_on_x = condition_on_x
         self.keeps_state = coin is None
         self.is_reversible = not isinstance(coin, Forwards)
+        self.can_retrace = self.is_reversible and not self.draws_noise
         self.draws_choice = coin is not None and coin.learned
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
+    def refresh(self, point: Point) -> Refreshed:
         """Give a lifted chain its first direction. Fair coins before and after: the weight does not change."""
         if self.coin is not None or point.momentum is not None:
-            return point, None
+            return Refreshed(point)
         forwards = torch.rand_like(point.z[..., :1]) < 0.5
-        return point._replace(momentum=2 * forwards.to(point.z) - 1), None
+        return Refreshed(point._replace(momentum=2 * forwards.to(point.z) - 1))
 
     def rejected(self, point: Point) -> Point:
         """A lifted chain turns round."""
@@ -176,12 +177,12 @@ class Flow(Proposal):
             return point
         return point._replace(momentum=-point.momentum)
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
         """One value of the path; the flow itself is run in both directions, unless it only runs forwards."""
         del beta  # the move is the same for every target
-        direction = point.momentum if self.coin is None else self.coin.draw(point.z)
-        if direction is None:
-            raise ValueError("this point carries no direction: call refresh first")
+        direction = noise if noise is not None else self._direction(point)
         context = flow_context(path, self.condition_on_x, self._noise_for(point.z))
         start = path.to_frame(point.z)
         if isinstance(self.coin, Forwards):
@@ -193,7 +194,15 @@ class Flow(Proposal):
             return Proposed(there._replace(momentum=direction), log_det)
         log_choice = self.coin.log_prob(direction)
         log_correction = log_det + self.coin.log_prob(-direction) - log_choice
-        return Proposed(there, log_correction, log_choice if self.coin.learned else None)
+        chosen = log_choice if self.coin.learned else None
+        return Proposed(there, log_correction, chosen, direction, -direction)
+
+    def _direction(self, point: Point) -> Tensor:
+        if self.coin is not None:
+            return self.coin.draw(point.z)
+        if point.momentum is None:
+            raise ValueError("this point carries no direction: call refresh first")
+        return point.momentum
 
     def _noise_for(self, z: Tensor) -> Tensor | None:
         return z.new_empty(z.shape[-1]).normal_() if self.draws_noise else cast("Tensor | None", self.noise)

@@ -22,6 +22,7 @@ class Hamiltonian(Proposal):
     """
 
     needs_score = True
+    can_retrace = True
 
     def __init__(self, step_size: StepSize, num_leapfrog: int = 1) -> None:
         super().__init__()
@@ -31,14 +32,16 @@ class Hamiltonian(Proposal):
         self.num_leapfrog = num_leapfrog
         self.evaluations = num_leapfrog
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
         """Draw p ~ N(0, I) and integrate."""
-        momentum = torch.randn_like(point.z)
+        momentum = torch.randn_like(point.z) if noise is None else noise
         end, momentum_end = leapfrog(
             point, momentum, path, beta, self.step_size(), self.num_leapfrog, create_graph=create_graph
         )
         log_correction = 0.5 * (momentum.square() - momentum_end.square()).sum(-1)
-        return Proposed(end, log_correction)
+        return Proposed(end, log_correction, noise=momentum, noise_back=-momentum_end)
 
 
 def leapfrog(

@@ -19,20 +19,23 @@ class Langevin(Proposal):
     """One Langevin move; one value and score of the path."""
 
     needs_score = True
+    can_retrace = True
 
     def __init__(self, step_size: StepSize) -> None:
         super().__init__()
         self.step_size = step_size
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
         """Move along the score with noise."""
         step_size = self.step_size()
         spread = (2 * step_size).sqrt()
-        noise = torch.randn_like(point.z)
+        noise = torch.randn_like(point.z) if noise is None else noise
         moved = path.shift(point.z, step_size * path.score(point, beta) + spread * noise)
         proposed = path.evaluate(moved, create_graph=create_graph)
         # z - z' is written out of the forward move: subtracting the positions would lose digits for small steps.
         drift = path.score(point, beta) + path.score(proposed, beta)
         noise_back = -noise - step_size / spread * drift
         log_correction = 0.5 * (noise.square() - noise_back.square()).sum(-1)
-        return Proposed(proposed, log_correction)
+        return Proposed(proposed, log_correction, noise=noise, noise_back=noise_back)

@@ -1,11 +1,44 @@
 """The Metropolis-Hastings step: the one file that accepts or rejects."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, Point, select
-from metvae_cli.kernels.acceptance import Acceptance, decide, log_probabilities
-from metvae_cli.kernels.base import Kernel, Proposal, StepInfo, log_ratio, metropolis_probability
+from metvae_cli.kernels.acceptance import Acceptance, can_reject, decide, log_probabilities
+from metvae_cli.kernels.base import (
+    Kernel,
+    Proposal,
+    Proposed,
+    Refreshed,
+    StepInfo,
+    StepNoise,
+    log_ratio,
+    metropolis_probability,
+)
+
+
+class Attempt(NamedTuple):
+    """A step before its decision: where it stands, where it would go, and the ratio of the test, (S, B)."""
+
+    start: Refreshed
+    proposed: Proposed
+    log_ratio: Tensor
+    finite: Tensor
+    log_accept: Tensor
+    log_reject: Tensor
+
+
+class Origin(NamedTuple):
+    """Where a step may have come from, given one decision.
+
+    increment: of the log-weight over that step, (S, B); possible: bool, the decision may have been taken
+    """
+
+    point: Point
+    increment: Tensor
+    possible: Tensor
 
 
 class MetropolisHastings(Kernel):
@@ -24,13 +57,26 @@ class MetropolisHastings(Kernel):
 
     def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One step, invariant for g_beta."""
-        point, log_refresh = self.proposal.refresh(point)
-        proposed = self.proposal.propose(point, path, beta, create_graph=create_graph)
-        ratio, finite = log_ratio(point, proposed, path, beta)
-        log_accept, log_reject = log_probabilities(self.acceptance, ratio)
-        accepted = self.decide(log_accept) & finite
+        attempt = self.attempt(point, path, beta, create_graph=create_graph)
+        return self.outcome(attempt, self.decide(attempt.log_accept), path, beta)
+
+    def decide(self, log_accept: Tensor) -> Tensor:
+        """The decisions, (S, B) bool; a place of its own so that tests can impose them."""
+        return decide(log_accept)
+
+    def attempt(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Attempt:
+        """Refresh, propose and test."""
+        start = self.proposal.refresh(point)
+        proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph)
+        ratio, finite = log_ratio(start.point, proposed, path, beta)
+        return Attempt(start, proposed, ratio, finite, *log_probabilities(self.acceptance, ratio))
+
+    def outcome(self, attempt: Attempt, decision: Tensor, path: AnnealedPath, beta: Tensor) -> tuple[Point, StepInfo]:
+        """The next point and the record, for decisions (S, B); what is not finite is rejected in any case."""
+        (point, log_refresh, noise), proposed, ratio, finite = attempt[:4]
+        accepted = decision & finite
         zero = torch.zeros_like(ratio)
-        log_alpha = torch.where(accepted, log_accept, torch.where(finite, log_reject, zero))
+        log_alpha = torch.where(accepted, attempt.log_accept, torch.where(finite, attempt.log_reject, zero))
         change = path.log_prob(point, beta) - path.log_prob(proposed.point, beta)
         refreshed = zero if log_refresh is None else log_refresh
         info = StepInfo(
@@ -39,12 +85,47 @@ class MetropolisHastings(Kernel):
             log_alpha=log_alpha,
             log_choice=zero if proposed.log_choice is None else proposed.log_choice,
             accepted=accepted,
-            accept_prob=torch.where(finite, log_accept.detach().exp(), zero),
+            accept_prob=torch.where(finite, attempt.log_accept.detach().exp(), zero),
             metropolis_prob=metropolis_probability(ratio, finite),
             divergent=~finite,
+            noise=StepNoise(_back(accepted, proposed), noise),
         )
         return select(accepted, proposed.point, self.proposal.rejected(point)), info
 
-    def decide(self, log_accept: Tensor) -> Tensor:
-        """The decisions, (S, B) bool; a place of its own so that decisions can be enumerated."""
-        return decide(log_accept)
+    def can_reject(self, attempt: Attempt) -> Tensor:
+        """Where a rejection has a positive probability, (S, B) bool."""
+        return ~attempt.finite | can_reject(self.acceptance, attempt.log_ratio)
+
+    def retrace(
+        self, point: Point, noise: StepNoise, path: AnnealedPath, beta: Tensor, *, create_graph: bool
+    ) -> tuple[Origin, Origin]:
+        """Where a step that ended at `point` came from if it was rejected, and if it was accepted.
+
+        A move undoes itself (up to a turn of the momentum), so that one move, with the noise of the way back, gives
+        the proposal that was rejected as well as the position that was left.
+        """
+        here = self.proposal.rejected(point)  # before the turn of a rejection, or the turn after an acceptance
+        proposed = self.proposal.propose(here, path, beta, create_graph=create_graph, noise=noise.move)
+        ratio, finite = log_ratio(here, proposed, path, beta)
+        zero = torch.zeros_like(ratio)
+        _, log_reject = log_probabilities(self.acceptance, ratio)
+        stayed = self._before(here, noise, torch.where(finite, -log_reject, zero))
+        log_accept, _ = log_probabilities(self.acceptance, -ratio)
+        there = select(finite, self.proposal.rejected(proposed.point), here)
+        moved = self._before(there, noise, torch.where(finite, -proposed.log_correction - log_accept, zero))
+        return (
+            Origin(*stayed, possible=~finite | can_reject(self.acceptance, ratio)),
+            Origin(*moved, possible=finite),
+        )
+
+    def _before(self, point: Point, noise: StepNoise, increment: Tensor) -> tuple[Point, Tensor]:
+        """The point before the refreshment, and the increment with what that added."""
+        before = self.proposal.unrefresh(point, noise.refresh)
+        return before.point, increment if before.log_weight is None else increment + before.log_weight
+
+
+def _back(accepted: Tensor, proposed: Proposed) -> Tensor | None:
+    """The noise of the way back: u' where the move was made, u where it was not."""
+    if proposed.noise is None or proposed.noise_back is None:
+        return None
+    return torch.where(accepted[..., None], proposed.noise_back, proposed.noise)

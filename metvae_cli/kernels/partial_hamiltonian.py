@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from metvae_cli.densities import AnnealedPath, Point
-from metvae_cli.kernels.base import Proposal, Proposed
+from metvae_cli.kernels.base import Proposal, Proposed, Refreshed
 from metvae_cli.kernels.hamiltonian import leapfrog
 from metvae_cli.kernels.step_size import StepSize
 
@@ -41,6 +41,7 @@ class PartialHamiltonian(Proposal):
     """
 
     needs_score = True
+    can_retrace = True
     keeps_state = True
     logit: Tensor
 
@@ -70,18 +71,41 @@ class PartialHamiltonian(Proposal):
         else:
             self.register_buffer("logit", value)
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
+    def refresh(self, point: Point) -> Refreshed:
         """Mix the momentum with noise; the first one is drawn from N(0, I)."""
         momentum = torch.randn_like(point.z) if point.momentum is None else point.momentum
-        rho = torch.sigmoid(self.logit)
-        mixed = rho * momentum + (1 - rho**2).sqrt() * torch.randn_like(point.z)
-        if self.noise == "averaged":
-            return point._replace(momentum=mixed), None
-        ends = 0.5 * (momentum.square() - mixed.square()).sum(-1)
-        return point._replace(momentum=mixed), ends + momentum.shape[-1] * rho.log()
+        noise = torch.randn_like(point.z)
+        rho, rest = self._shares()
+        mixed = rho * momentum + rest * noise
+        left = rest * momentum - rho * noise if self.noise == "averaged" else noise
+        return Refreshed(point._replace(momentum=mixed), self._log_weight(momentum, mixed), left)
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        """Integrate from the refreshed momentum, turned first if it turns on acceptance."""
+    def unrefresh(self, point: Point, noise: Tensor | None) -> Refreshed:
+        """The momentum before: the mixing with averaged noise is an orthogonal map that undoes itself."""
+        assert point.momentum is not None
+        assert noise is not None
+        rho, rest = self._shares()
+        mixed = point.momentum
+        momentum = rho * mixed + rest * noise if self.noise == "averaged" else (mixed - rest * noise) / rho
+        return Refreshed(point._replace(momentum=momentum), self._log_weight(momentum, mixed))
+
+    def _shares(self) -> tuple[Tensor, Tensor]:
+        """rho and (1 - rho^2)^(1/2)."""
+        rho = torch.sigmoid(self.logit)
+        return rho, (1 - rho**2).sqrt()
+
+    def _log_weight(self, momentum: Tensor, mixed: Tensor) -> Tensor | None:
+        """log N(mixed) - log N(momentum) + D log rho where the noise is fixed; nothing where it is averaged."""
+        if self.noise == "averaged":
+            return None
+        ends = 0.5 * (momentum.square() - mixed.square()).sum(-1)
+        return ends + momentum.shape[-1] * torch.sigmoid(self.logit).log()
+
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        """Integrate from the refreshed momentum, turned first if it turns on acceptance. Draws nothing."""
+        del noise
         assert point.momentum is not None
         momentum = point.momentum if self.turn == "rejection" else -point.momentum
         end, momentum_end = leapfrog(

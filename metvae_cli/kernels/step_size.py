@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-StepSizeRule = Literal["fixed", "learned", "adapted", "dual_averaging"]
+StepSizeRule = Literal["fixed", "learned", "adapted", "dual_averaging", "variance_sensitive"]
 
 
 class StepSize(nn.Module):

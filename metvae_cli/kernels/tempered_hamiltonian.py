@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from metvae_cli.densities import AnnealedPath, Point
-from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed
+from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed, Refreshed
 from metvae_cli.kernels.hamiltonian import leapfrog
 from metvae_cli.kernels.step_size import StepSize
 
@@ -98,18 +98,21 @@ class TemperedStep(Proposal):
         self.tempering = tempering
         self.index = index
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
+    def refresh(self, point: Point) -> Refreshed:
         """Draw p_0 = T_0^(1/2) e with e ~ N(0, I) at the start; afterwards nothing."""
         if point.momentum is not None:
-            return point, None
+            return Refreshed(point)
         noise = torch.randn_like(point.z)
         log_initial, _ = self.tempering()
         momentum = (0.5 * log_initial).exp() * noise
         log_ratio = 0.5 * (noise.square() - momentum.square()).sum(-1)
-        return point._replace(momentum=momentum), log_ratio + 0.5 * noise.shape[-1] * log_initial
+        return Refreshed(point._replace(momentum=momentum), log_ratio + 0.5 * noise.shape[-1] * log_initial)
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        """Integrate and cool."""
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        """Integrate and cool. Draws nothing."""
+        del noise
         assert point.momentum is not None
         end, moved = leapfrog(
             point, point.momentum, path, beta, self.step_size(), self.num_leapfrog, create_graph=create_graph

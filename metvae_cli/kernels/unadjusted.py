@@ -1,10 +1,12 @@
 """The unadjusted step: every proposal is taken, and the log-weight pays for it."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, Point, select
-from metvae_cli.kernels.base import Kernel, StepInfo, log_ratio, metropolis_probability
+from metvae_cli.kernels.base import Kernel, Proposal, StepInfo, log_ratio, metropolis_probability
 
 
 class Unadjusted(Kernel):
@@ -12,17 +14,38 @@ class Unadjusted(Kernel):
 
     `accept_prob` is what a Metropolis test would have given: it costs nothing and drives the step-size adaptation. A
     move to where a density is NaN or infinite is not made and is counted as divergent.
+
+    Args:
+        proposal: the move
+        skip_threshold: do not make a move whose ratio t has |log t| >= -log(threshold), and add nothing for it. The
+            way back has the ratio 1 / t, so that moves are skipped in pairs and weights stay unbiased (the rule of
+            arXiv 2106.15921, t <= threshold alone, does not). None makes every move.
+
+    Raises:
+        ValueError: the threshold does not lie inside (0, 1), or the move does not undo itself
     """
 
     is_adjusted = False
 
+    def __init__(self, proposal: Proposal, skip_threshold: float | None = None) -> None:
+        super().__init__(proposal)
+        if skip_threshold is not None and not 0 < skip_threshold < 1:
+            raise ValueError(f"skip_threshold={skip_threshold}: must lie between 0 and 1, both excluded, or be null")
+        if skip_threshold is not None and not proposal.is_reversible:
+            raise ValueError(
+                f"skip_threshold={skip_threshold}: these moves do not undo themselves, so that they cannot be skipped "
+                "in pairs; set skip_threshold=null"
+            )
+        self.skip_threshold = skip_threshold
+
     def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One move."""
-        point, log_refresh = self.proposal.refresh(point)
+        point, log_refresh, _ = self.proposal.refresh(point)
         proposed = self.proposal.propose(point, path, beta, create_graph=create_graph)
         ratio, finite = log_ratio(point, proposed, path, beta)
+        taken = finite if self.skip_threshold is None else finite & (ratio.abs() < -math.log(self.skip_threshold))
         zero = torch.zeros_like(ratio)
-        increment = torch.where(finite, proposed.log_correction, zero)
+        increment = torch.where(taken, proposed.log_correction, zero)
         increment = increment if log_refresh is None else increment + log_refresh
         probability = metropolis_probability(ratio, finite)
         info = StepInfo(
@@ -30,9 +53,9 @@ class Unadjusted(Kernel):
             log_path=increment,
             log_alpha=zero,
             log_choice=zero if proposed.log_choice is None else proposed.log_choice,
-            accepted=finite,
+            accepted=taken,
             accept_prob=probability,
             metropolis_prob=probability,
             divergent=~finite,
         )
-        return select(finite, proposed.point, self.proposal.rejected(point)), info
+        return select(taken, proposed.point, self.proposal.rejected(point)), info

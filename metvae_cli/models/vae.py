@@ -1,7 +1,8 @@
 """The deep latent variable model p(z) p(x | z) and its encoder q(z | x)."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class VAE(nn.Module):
         encoder: x (B, *event) -> q(z | x)
         decoder: z (..., D) -> the likelihood's parameters
         likelihood: parameters -> p(x | z)
+        cloned: keep a copy of what makes p(x, z), learned apart, for a chain to move on (arXiv 2106.15921). The model
+            itself then gets no gradient through the chain
     """
 
     def __init__(
@@ -57,12 +60,16 @@ class VAE(nn.Module):
         encoder: Callable[[Tensor], Independent],
         decoder: Callable[[Tensor], Tensor],
         likelihood: Likelihood,
+        *,
+        cloned: bool = False,
     ) -> None:
         super().__init__()
         self.prior = prior
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        parts = cast("list[nn.Module]", [prior, decoder, likelihood])
+        self.clone = copy.deepcopy(nn.ModuleList(parts)) if cloned else None
 
     def posterior(self, x: Tensor) -> Independent:
         """The encoder's q(z | x): batch shape (B,), event shape (D,)."""
@@ -81,14 +88,18 @@ class VAE(nn.Module):
 
         A weight other than 1 is for the warm-up of the Kullback-Leibler term: it stands for 1 / (weight of that term).
         """
+        return _joint(self.prior, self.decoder, self.likelihood, x, likelihood_weight)
 
-        def log_density(z: Tensor) -> Tensor:
-            log_likelihood = self.log_likelihood(x, z)
-            if likelihood_weight != 1.0:
-                log_likelihood = likelihood_weight * log_likelihood
-            return log_likelihood + self.prior.log_prob(z)
+    def clone_joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
+        """`joint` of the copy.
 
-        return log_density
+        Raises:
+            ValueError: the model keeps none
+        """
+        if self.clone is None:
+            raise ValueError("cloned_decoder=true: this model keeps no copy of its decoder; build it with cloned=True")
+        prior, decoder, likelihood = cast(Any, self.clone)
+        return _joint(prior, decoder, likelihood, x, likelihood_weight)
 
     def inference_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of q(z | x)."""
@@ -103,3 +114,15 @@ class VAE(nn.Module):
         """Means of p(x | z) for `count` draws of the prior, (count, *event)."""
         z = self.prior.sample(count, device)
         return self.decode(z[None]).mean[0]
+
+
+def _joint(
+    prior: Prior, decoder: Callable[[Tensor], Tensor], likelihood: Likelihood, x: Tensor, likelihood_weight: float
+) -> LogDensity:
+    def log_density(z: Tensor) -> Tensor:
+        log_likelihood = likelihood.log_prob(decoder(z), x)
+        if likelihood_weight != 1.0:
+            log_likelihood = likelihood_weight * log_likelihood
+        return log_likelihood + prior.log_prob(z)
+
+    return log_density

@@ -1,11 +1,12 @@
 """What an objective is and what it returns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from metvae_cli.densities import LogDensity, Point
+from metvae_cli.kernels.adaptation import Adaptation, Outcome
 from metvae_cli.kernels.base import StepInfo
 from metvae_cli.samplers.chain import Sampler
 
@@ -57,6 +58,15 @@ class SplitModel(Protocol):
         ...
 
 
+@runtime_checkable
+class ClonedModel(Protocol):
+    """A model that keeps a copy of its decoder for a chain to move on."""
+
+    def clone_joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
+        """`Model.joint` of the copy."""
+        ...
+
+
 class ObjectiveOutput(NamedTuple):
     """loss: () what autograd differentiates; its value is the negative bound, its gradient an unbiased estimate.
 
@@ -66,6 +76,7 @@ class ObjectiveOutput(NamedTuple):
     initial, final: the ends of the chain, detached
     info: one record per step, (K, S, B)
     evaluations: latent vectors decoded
+    score_spread, credit: for adaptations, see `kernels.adaptation.Outcome`
     """
 
     loss: Tensor
@@ -76,12 +87,23 @@ class ObjectiveOutput(NamedTuple):
     final: Point
     info: StepInfo
     evaluations: int
+    score_spread: Tensor | None = None
+    credit: Tensor | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What adaptations are told."""
+        return Outcome(self.info.metropolis_prob, self.final.z, self.score_spread, self.credit)
 
 
 class Objective(Protocol):
-    """Something to maximise."""
+    """Something to maximise.
+
+    adaptations: what of it changes with training batches and not by a gradient
+    """
 
     num_samples: int
+    adaptations: Sequence[Adaptation]
 
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse an unsound or pointless combination; return notes about sound ones worth a word.

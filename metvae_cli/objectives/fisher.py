@@ -7,9 +7,12 @@ invariant for the posterior; phi follows the ELBO at z_0. No gradient passes thr
 maximised: the bound reported is the ELBO. The bias vanishes as K grows, or where q is the posterior.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.split_gradient import draw, end_with_graph, report, require_posterior_chain
 from metvae_cli.samplers.chain import Sampler
@@ -31,6 +34,7 @@ class FisherObjective:
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: must be at least 1")
         self.num_samples = num_samples
+        self.adaptations: Sequence[Adaptation] = ()
 
     def __call__(self, model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float = 1.0) -> ObjectiveOutput:
         """Draw, run the chain without a graph, and evaluate both ends with one."""

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from metvae_cli.objectives.functionals import Functional, without_each
 
-Baseline = Literal["leave_one_out", "none"]
+Baseline = Literal["leave_one_out", "running", "none"]
 
 
 def score_term(
-    functional: Functional, log_weights: Tensor, log_probability: Tensor, baseline: Baseline = "leave_one_out"
+    functional: Functional, log_weights: Tensor, log_probability: Tensor, leave_one_out: bool = True
 ) -> Tensor:
     """Zero-mean term (B,) whose gradient is the score-function part of the gradient of the bound.
 
@@ -27,9 +27,9 @@ def score_term(
         functional: F
         log_weights: (S, B), S >= 2 for the leave-one-out baseline
         log_probability: (K, S, B), log-probabilities of what was drawn without a gradient, with their graph
-        baseline: `none` is unbiased too, and of far larger variance
+        leave_one_out: without a baseline the term is unbiased too, and of far larger variance
     """
     coefficient = functional(log_weights.detach(), 0)
-    if baseline == "leave_one_out":
+    if leave_one_out:
         coefficient = coefficient - without_each(functional, log_weights.detach())
     return (coefficient * log_probability.sum(0)).sum(0)

@@ -4,6 +4,7 @@ import math
 
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
+from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers.chain import Sampler
 
 
@@ -14,11 +15,8 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
             "bookkeeping=none: this objective would not use the sampler; "
             "set sampler=none, or objective=metvae or objective=annealed"
         )
-    if bookkeeping != "path" and not sampler.reverse.is_uniform:
-        raise ValueError(
-            f"bookkeeping={bookkeeping}: decisions are not looked back on, so sampler.reverse=learned would not be "
-            "used; set sampler.reverse=uniform, or objective=metvae"
-        )
+    if bookkeeping != "path":
+        refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")
     if bookkeeping == "path" and not sampler.is_adjusted:
         raise ValueError(
             "bookkeeping=path: MetVAE needs steps that accept or reject; set sampler.acceptance=barker and "
@@ -48,6 +46,24 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
         )
 
 
+def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = True) -> None:
+    """Raise ValueError for options that an objective, named in `chosen`, would not use.
+
+    of_decisions: it does not use how decisions are taken either
+    """
+    if not sampler.reverse.is_uniform:
+        name = "exact" if sampler.reverse.is_exact else "learned"
+        raise ValueError(
+            f"{chosen}: decisions are not looked back on, so sampler.reverse={name} would not be used; "
+            "set sampler.reverse=uniform, or objective=metvae"
+        )
+    if of_decisions and sampler.decisions == "enumerated":
+        raise ValueError(
+            f"{chosen}: no gradient passes through decisions, so sampler.decisions=enumerated would not be used; "
+            "set sampler.decisions=sampled, or objective=metvae"
+        )
+
+
 def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
     """What is sound but worth a word."""
     found = []
@@ -61,6 +77,16 @@ def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
             "sampler.acceptance=metropolis with a uniform reverse distribution: a valid but loose bound, since r gives "
             f"mass to rejections that cannot happen (up to K log 2 = {loss:.2f} nats are lost; barker loses less, "
             "sampler.reverse=learned too)"
+        )
+    cost = f"{sampler.evaluations} evaluations of the decoder per chain"
+    if sampler.decisions == "enumerated":
+        found.append(f"sampler.decisions=enumerated: {2**sampler.num_steps} histories of each chain, {cost}")
+    if sampler.reverse.is_exact:
+        found.append(f"sampler.reverse=exact: looks back on {2**sampler.num_steps} histories of each end, {cost}")
+    if any(isinstance(kernel, Unadjusted) and kernel.skip_threshold is not None for kernel in sampler.steps):
+        found.append(
+            "sampler.skip_threshold: a bound, whose gradient leaves out how many moves are skipped changes with the "
+            "parameters"
         )
     if sampler.detach_forces:
         found.append("sampler.detach_forces=true: the gradient is biased (scores are treated as constants)")

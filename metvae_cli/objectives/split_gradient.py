@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior, SplitModel
+from metvae_cli.objectives.functionals import Functional, mean
+from metvae_cli.objectives.soundness import refuse_path_options
 from metvae_cli.objectives.weights import detach, make_path, with_value
-from metvae_cli.samplers.chain import Sampler, Trajectory
+from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.trajectory import Trajectory
 
 
 class Draw(NamedTuple):
@@ -42,12 +45,19 @@ def draw(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float, nu
     return Draw(posterior, path, point.z.detach(), point.log_final - point.log_initial, trajectory)
 
 
-def report(drawn: Draw, model: Model, encoder_loss: Tensor | None, decoder_loss: Tensor | None) -> ObjectiveOutput:
-    """The ELBO as bound and value of the loss; its gradient is that of each loss in its own part of the model.
+def report(
+    drawn: Draw,
+    model: Model,
+    encoder_loss: Tensor | None,
+    decoder_loss: Tensor | None,
+    functional: Functional = mean,
+) -> ObjectiveOutput:
+    """A bound, the ELBO unless said otherwise, as the loss's value; its gradient is that of each loss in its own part.
 
     Without losses, outside training, there is the value alone.
     """
-    loss = -drawn.weights.mean()
+    bound = functional(drawn.weights, 0)
+    loss = -bound.mean()
     if encoder_loss is not None and decoder_loss is not None:
         assert isinstance(model, SplitModel)
         inference, generative = list(model.inference_parameters()), list(model.generative_parameters())
@@ -55,12 +65,13 @@ def report(drawn: Draw, model: Model, encoder_loss: Tensor | None, decoder_loss:
     return ObjectiveOutput(
         loss=loss,
         score_loss=None,
-        bound=drawn.weights.mean(0).detach(),
+        bound=bound.detach(),
         log_weights=drawn.weights.detach(),
         initial=detach(drawn.trajectory.initial),
         final=detach(drawn.trajectory.final),
         info=drawn.trajectory.info,
         evaluations=drawn.path.evaluations,
+        score_spread=drawn.trajectory.score_spread,
     )
 
 
@@ -91,4 +102,10 @@ def require_posterior_chain(name: str, sampler: Sampler) -> None:
         raise ValueError(
             f"num_samples: objective={name} gives the sampler no gradient; set sampler.step_size_rule=adapted "
             "or fixed, and sampler.reverse=uniform"
+        )
+    refuse_path_options(f"objective={name}", sampler)
+    if sampler.clones:
+        raise ValueError(
+            f"num_samples: objective={name} needs a chain that is invariant for the posterior, and the one of a copied "
+            "decoder is another; set sampler.cloned_decoder=false"
         )

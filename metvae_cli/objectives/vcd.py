@@ -11,9 +11,12 @@ the first term reparameterised, b the mean of f(z_K) over the other chains of th
 z_K), as in Fisher's identity. The bound reported is the ELBO; `divergence` gives L.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import mean, without_each
 from metvae_cli.objectives.split_gradient import draw, end_with_graph, report, require_posterior_chain
@@ -36,6 +39,7 @@ class ContrastiveObjective:
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}: must be at least 2, for the leave-one-out baseline")
         self.num_samples = num_samples
+        self.adaptations: Sequence[Adaptation] = ()
 
     def __call__(self, model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float = 1.0) -> ObjectiveOutput:
         """Draw, run the chain without a graph, and evaluate both ends with one."""

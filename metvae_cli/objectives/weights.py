@@ -13,17 +13,22 @@ happen), so E[F] <= log p(x) for the mean and for log-mean-exp. r is the sampler
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, LogDensity, Point
+from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives import functionals
-from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior
+from metvae_cli.objectives.base import ClonedModel, Model, ObjectiveOutput, Posterior
+from metvae_cli.objectives.baseline import RunningBaseline, credits_of_steps
 from metvae_cli.objectives.score_function import Baseline, score_term
 from metvae_cli.objectives.soundness import notes, refuse
-from metvae_cli.samplers.chain import Sampler, Trajectory
+from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.enumeration import enumerate_decisions
+from metvae_cli.samplers.trajectory import Trajectory
 
 Bookkeeping = Literal["none", "reversal", "path"]
 FunctionalName = Literal["mean", "log_mean_exp", "renyi"]
@@ -40,7 +45,8 @@ class WeightObjective:
         alpha: order of the Renyi bound; 1 is the ELBO, 0 IWAE, -inf the largest weight
         gradient: `plain`; or, without a chain, `stl` (sticking the landing: log q held fixed in its parameters) or
             `dreg` (doubly reparameterised, Tucker et al. 2019)
-        baseline: of the score function, `leave_one_out` or `none`
+        baseline: of the score function, `leave_one_out`, `running` (per step, for one chain per datum too) or `none`
+        num_steps: K, for the running baseline
 
     Raises:
         ValueError: a number is out of range, or two options contradict each other
@@ -54,6 +60,7 @@ class WeightObjective:
         alpha: float = 0.5,
         gradient: Gradient = "plain",
         baseline: Baseline = "leave_one_out",
+        num_steps: int = 0,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: must be at least 1")
@@ -71,21 +78,25 @@ class WeightObjective:
         self.alpha = alpha
         self.gradient: Gradient = gradient
         self.baseline: Baseline = baseline
+        self.running = RunningBaseline(num_steps) if baseline == "running" else None
+        self.adaptations: Sequence[Adaptation] = () if self.running is None else (self.running,)
 
     def __call__(self, model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float = 1.0) -> ObjectiveOutput:
         """Run S chains per datum and weigh them; `sampler.evaluations` evaluations of the decoder for S * B vectors."""
         create_graph = torch.is_grad_enabled()
         posterior = model.posterior(x)
-        path = make_path(posterior, self._log_initial(model, posterior, x), model.joint(x, likelihood_weight), sampler)
+        target = target_of_moves(model, sampler, x, likelihood_weight)
+        path = make_path(posterior, self._log_initial(model, posterior, x), target, sampler)
         start = posterior.rsample((self.num_samples,))
-        trajectory = sampler(start, path, create_graph=create_graph)
-        weights = log_weights(trajectory, self.bookkeeping, sampler, path)
+        joint = model.joint(x, likelihood_weight) if sampler.clones else None
+        weights, trajectory = self._weigh(sampler, start, path, joint)
         bound = self.functional(weights, 0)
         differentiated = self._doubly_reparameterised(weights, start) if self.gradient == "dreg" else bound
-        score_loss = None
+        score_loss, credit = None, None
         if create_graph and draws_decisions(sampler):
+            credit = self._credit(weights, trajectory) if self.running is not None else None
             info = trajectory.info
-            score_loss = -score_term(self.functional, weights, info.log_alpha + info.log_choice, self.baseline).mean()
+            score_loss = -self._score_term(weights, info.log_alpha + info.log_choice, credit).mean()
         return ObjectiveOutput(
             loss=with_value(-bound.mean(), -differentiated.mean(), score_loss),
             score_loss=score_loss,
@@ -97,11 +108,52 @@ class WeightObjective:
                 log_alpha=trajectory.info.log_alpha.detach(), log_choice=trajectory.info.log_choice.detach()
             ),
             evaluations=path.evaluations,
+            score_spread=trajectory.score_spread,
+            credit=None if credit is None else credit.mean((1, 2)),
         )
+
+    def _weigh(
+        self, sampler: Sampler, start: Tensor, path: AnnealedPath, joint: LogDensity | None
+    ) -> tuple[Tensor, Trajectory]:
+        """log w of each chain, (S, B), and its trajectory: the one of its histories, or one of them, drawn.
+
+        joint: what weighs z_K where it is not the target of the moves
+        """
+        create_graph = torch.is_grad_enabled()
+        if sampler.decisions == "sampled":
+            trajectory = sampler(start, path, create_graph=create_graph)
+            return log_weights(trajectory, self.bookkeeping, sampler, path, joint)
+        histories = enumerate_decisions(sampler, start, path, create_graph=create_graph)
+        weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
+        mean = self.functional_name == "mean"
+        collapsed = histories.expectation(weights) if mean else histories.log_expectation(weights)
+        return collapsed, histories._replace(trajectory=trajectory).draw()
+
+    def _score_term(self, weights: Tensor, log_probability: Tensor, credit: Tensor | None) -> Tensor:
+        if self.running is None or credit is None:
+            return score_term(self.functional, weights, log_probability, self.baseline == "leave_one_out")
+        coefficient = (credit - self.running.mean[:, None, None].to(credit)) / len(weights)
+        return (coefficient * log_probability).sum((0, 1))
+
+    def _credit(self, weights: Tensor, trajectory: Trajectory) -> Tensor:
+        info = trajectory.info
+        increments = info.log_path if self.bookkeeping == "path" else info.log_reversal
+        return credits_of_steps(weights, increments, trajectory.log_final, trajectory.initial.log_initial)
 
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse what is unsound or pointless (ValueError with the remedy); return notes on the rest."""
         refuse(self.bookkeeping, sampler)
+        self._refuse_options(sampler)
+        found = notes(self.bookkeeping, sampler)
+        if self.functional_name == "log_mean_exp" and self.num_samples == 1:
+            found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
+        if self.functional_name == "log_mean_exp" and self.gradient == "stl":
+            found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
+        if self.functional_name == "renyi" and self.alpha < 0:
+            found.append(f"objective.alpha={self.alpha}: below 0 the Renyi objective bounds log p(x) on neither side")
+        return found
+
+    def _refuse_options(self, sampler: Sampler) -> None:
         if self.baseline == "leave_one_out" and draws_decisions(sampler) and self.num_samples < 2:
             raise ValueError(
                 f"num_samples={self.num_samples}: the gradient through accept and reject decisions needs at least 2 "
@@ -112,14 +164,16 @@ class WeightObjective:
                 f"num_samples={self.num_samples}: an adapted scale is the spread of the chains of a datum; "
                 "set objective.num_samples=2 or more, or sampler.precondition=encoder"
             )
-        found = notes(self.bookkeeping, sampler)
-        if self.functional_name == "log_mean_exp" and self.num_samples == 1:
-            found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
-        if self.functional_name == "log_mean_exp" and self.gradient == "stl":
-            found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
-        if self.functional_name == "renyi" and self.alpha < 0:
-            found.append(f"objective.alpha={self.alpha}: below 0 the Renyi objective bounds log p(x) on neither side")
-        return found
+        if self.baseline == "running" and self.functional_name != "mean" and self.num_samples > 1:
+            raise ValueError(
+                f"baseline=running: credits single chains, and functional={self.functional_name} mixes those of a "
+                "datum; set objective.baseline=leave_one_out"
+            )
+        if sampler.decisions == "enumerated" and self.functional_name == "renyi":
+            raise ValueError(
+                "functional=renyi: is not defined over enumerated decisions; set sampler.decisions=sampled, or "
+                "objective.functional=mean or log_mean_exp"
+            )
 
     def _log_initial(self, model: Model, posterior: Posterior, x: Tensor) -> LogDensity:
         """log q(z | x), its parameters held fixed for the gradients that want that."""
@@ -155,21 +209,42 @@ def make_path(posterior: Posterior, log_initial: LogDensity, log_final: LogDensi
     )
 
 
-def log_weights(trajectory: Trajectory, bookkeeping: Bookkeeping, sampler: Sampler, path: AnnealedPath) -> Tensor:
-    """log w of each chain, (S, B)."""
-    ends = trajectory.final.log_final - trajectory.initial.log_initial
-    info = trajectory.info
-    if bookkeeping == "none":
-        return ends
+def target_of_moves(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float) -> LogDensity:
+    """log p(x, z) of the model, or of its copy if the chain moves on that."""
+    if not sampler.clones:
+        return model.joint(x, likelihood_weight)
+    assert isinstance(model, ClonedModel)
+    return model.clone_joint(x, likelihood_weight)
+
+
+def log_weights(
+    trajectory: Trajectory,
+    bookkeeping: Bookkeeping,
+    sampler: Sampler,
+    path: AnnealedPath,
+    joint: LogDensity | None = None,
+) -> tuple[Tensor, Trajectory]:
+    """log w of each chain, (S, B), and the trajectory with the log p(x, z_K) that is weighed.
+
+    joint: log p(x, z), where the moves have another target: one more evaluation
+    """
+    added = torch.zeros_like(trajectory.final.log_final)
     if bookkeeping == "reversal":
-        return ends + info.log_reversal.sum(0)
-    assert path.context is not None
-    log_reverse = sampler.reverse.log_prob(info.accepted, trajectory.final.z, path.context)
-    return ends + info.log_path.sum(0) + log_reverse
+        added = trajectory.info.log_reversal.sum(0)
+    elif bookkeeping == "path":
+        betas = sampler.schedule().to(added)
+        added = trajectory.info.log_path.sum(0) + sampler.reverse.log_prob(trajectory, path, sampler.steps, betas)
+    if joint is not None:
+        z = trajectory.final.z
+        path.evaluations += z.shape[0] * z.shape[1]
+        trajectory = trajectory._replace(final=trajectory.final._replace(log_final=joint(z)))
+    return trajectory.final.log_final - trajectory.initial.log_initial + added, trajectory
 
 
 def draws_decisions(sampler: Sampler) -> bool:
     """Whether something is drawn without a gradient, so that the score-function term is needed."""
+    if sampler.decisions == "enumerated":
+        return False
     return sampler.is_adjusted or any(kernel.proposal.draws_choice for kernel in sampler.steps)
 
 

@@ -4,19 +4,31 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from metvae_cli.kernels.acceptance import Acceptance
-from metvae_cli.kernels.adaptation import Adaptation, DualAveraging, ScaleAdaptation, StepSizeAdaptation, check_target
+from metvae_cli.kernels.adaptation import (
+    Adaptation,
+    DualAveraging,
+    ScaleAdaptation,
+    StepSizeAdaptation,
+    VarianceSensitive,
+    check_target,
+)
 from metvae_cli.kernels.base import Kernel, Proposal
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.step_size import StepSize, StepSizeRule
 from metvae_cli.kernels.unadjusted import Unadjusted
-from metvae_cli.samplers.chain import Precondition, Sampler
+from metvae_cli.samplers import exact_reverse
+from metvae_cli.samplers.chain import Decisions, Precondition, Sampler
 from metvae_cli.samplers.reverse import Learned as LearnedReverse
+from metvae_cli.samplers.reverse import Reverse
 from metvae_cli.samplers.schedule import Constant, Learned, Linear, Schedule, Sigmoidal
 
 AcceptanceName = Literal["metropolis", "barker", "none"]
 ScheduleName = Literal["constant", "linear", "sigmoidal", "learned"]
 ScheduleStart = Literal["geometric", "linear"]
-ReverseName = Literal["uniform", "learned"]
+ReverseName = Literal["uniform", "learned", "exact"]
+
+# Steps beyond which what doubles with each of them is refused.
+MOST_DOUBLINGS = 5
 
 
 class MakeProposals(Protocol):
@@ -44,6 +56,9 @@ def assemble_sampler(
     reverse: ReverseName = "uniform",
     reverse_hidden: Sequence[int] = (64,),
     reverse_detach: bool = False,
+    decisions: Decisions = "sampled",
+    skip_threshold: float | None = None,
+    cloned_decoder: bool = False,
 ) -> Sampler:
     """Build a sampler.
 
@@ -59,14 +74,20 @@ def assemble_sampler(
             an adapted scale per dimension
         step_size: starting value
         step_size_rule: fixed, learned through the bound, or moved to `target_accept` (adapted: with constant gain;
-            dual_averaging: with a gain that falls, for a target that stands still)
+            dual_averaging: with a gain that falls, for a target that stands still; variance_sensitive: shorter where
+            the score varies much over a batch)
         per_step: each step has a step size of its own
         per_dimension: each latent dimension has one too
-        target_accept: for `adapted` and `dual_averaging`: the acceptance that a Metropolis test has, or would have
+        target_accept: for the rules that adapt: the acceptance that a Metropolis test has, or would have
         detach_forces: no gradient through scores; a different, biased estimator
-        reverse: of the path bookkeeping (objective=metvae): uniform, or learned from z_K and the encoding of x
+        reverse: of the path bookkeeping (objective=metvae): uniform, learned from z_K and the encoding of x, or exact,
+            for 2^K - 1 moves more per chain
         reverse_hidden: widths of the learned one
         reverse_detach: no gradient from the learned one to z_K and the encoding; a biased gradient, still a bound
+        decisions: sampled, or enumerated: all 2^K histories of each chain, for 2^K - 1 moves in place of K
+        skip_threshold: unadjusted moves whose Metropolis ratio, or its inverse, is not above it are not made; None
+            makes every move
+        cloned_decoder: the chain moves on a copy of the decoder that is learned apart; the decoder weighs z_K alone
 
     Raises:
         ValueError: a number is out of range, or two options contradict each other
@@ -76,23 +97,35 @@ def assemble_sampler(
     shared = StepSize(step_size, step_size_rule, dim)
     each = [StepSize(step_size, step_size_rule, dim) if per_step else shared for _ in range(num_steps)]
     proposals = make_proposals(each) if make_proposals is not None else []
-    kernels = [make_kernel(proposal, acceptance) for proposal in proposals]
-    return Sampler(
+    kernels = [make_kernel(proposal, acceptance, skip_threshold) for proposal in proposals]
+    sampler = Sampler(
         kernels,
         make_schedule(schedule, num_steps, schedule_start),
         detach_forces=detach_forces,
         precondition=precondition,
         latent_dim=latent_dim,
-        reverse=LearnedReverse(latent_dim, 2 * latent_dim, num_steps, reverse_hidden, detach=reverse_detach)
-        if reverse == "learned"
-        else None,
+        reverse=make_reverse(reverse, latent_dim, num_steps, reverse_hidden, detach=reverse_detach),
+        decisions=decisions,
+        clones=cloned_decoder,
+        tracks_spread=step_size_rule == "variance_sensitive",
     )
+    _check_together(sampler, acceptance, reverse, skip_threshold)
+    return sampler
 
 
-def make_kernel(proposal: Proposal, acceptance: AcceptanceName) -> Kernel:
+def make_reverse(
+    name: ReverseName, latent_dim: int, num_steps: int, hidden: Sequence[int] = (64,), *, detach: bool = False
+) -> Reverse | None:
+    """The reverse distribution by its name; None is the uniform one."""
+    if name == "learned":
+        return LearnedReverse(latent_dim, 2 * latent_dim, num_steps, hidden, detach=detach)
+    return exact_reverse.Exact() if name == "exact" else None
+
+
+def make_kernel(proposal: Proposal, acceptance: AcceptanceName, skip_threshold: float | None = None) -> Kernel:
     """The proposal with its acceptance rule, or unadjusted."""
     if acceptance == "none":
-        return Unadjusted(proposal)
+        return Unadjusted(proposal, skip_threshold)
     return MetropolisHastings(proposal, Acceptance(acceptance))
 
 
@@ -114,6 +147,8 @@ def make_adaptations(sampler: Sampler, target_accept: float) -> list[Adaptation]
         adaptations.append(StepSizeAdaptation(found, target_accept))
     if "dual_averaging" in rules:
         adaptations.append(DualAveraging(found, target_accept))
+    if "variance_sensitive" in rules:
+        adaptations.append(VarianceSensitive(found, target_accept))
     if sampler.precondition == "adapted" and sampler.num_steps:
         adaptations.append(ScaleAdaptation(sampler.scale))
     return adaptations
@@ -137,3 +172,38 @@ def _check(
             "set step_size_rule=learned or per_dimension=false"
         )
     check_target(target)
+
+
+def _check_together(
+    sampler: Sampler, acceptance: AcceptanceName, reverse: ReverseName, skip_threshold: float | None
+) -> None:
+    num_steps, proposals = sampler.num_steps, [kernel.proposal for kernel in sampler.steps]
+    if reverse == "exact" and num_steps > MOST_DOUBLINGS:
+        raise ValueError(
+            f"num_steps={num_steps}: the exact reverse distribution makes 2^K - 1 moves per chain, so that K may be at "
+            f"most {MOST_DOUBLINGS}; set reverse=learned"
+        )
+    if reverse == "exact" and not all(proposal.can_retrace for proposal in proposals):
+        raise ValueError(
+            "reverse=exact: these moves cannot be gone back from where they led; set reverse=learned (of the flows, "
+            "direction=coin and lifted with noise=none and frozen can)"
+        )
+    if sampler.decisions == "enumerated" and num_steps > MOST_DOUBLINGS:
+        raise ValueError(
+            f"num_steps={num_steps}: enumerated decisions make 2^K - 1 moves per chain, so that K may be at most "
+            f"{MOST_DOUBLINGS}; set decisions=sampled"
+        )
+    if sampler.decisions == "enumerated" and acceptance == "none":
+        raise ValueError("decisions=enumerated: unadjusted steps take none; set acceptance=barker or decisions=sampled")
+    if sampler.decisions == "enumerated" and any(proposal.draws_choice for proposal in proposals):
+        raise ValueError("decisions=enumerated: a learned coin would still be drawn; set learn_coin=false")
+    if skip_threshold is not None and acceptance != "none":
+        raise ValueError(
+            f"skip_threshold={skip_threshold}: is for unadjusted steps; set skip_threshold=null or acceptance=none"
+        )
+    if sampler.tracks_spread and not sampler.needs_score:
+        raise ValueError(
+            "step_size_rule=variance_sensitive: reads scores, and these moves have none; set step_size_rule=adapted"
+        )
+    if sampler.clones and num_steps == 0:
+        raise ValueError("cloned_decoder=true: there is no chain to move on it; set cloned_decoder=false")

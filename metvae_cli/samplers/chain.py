@@ -1,7 +1,7 @@
 """The chain: K kernels applied one after another along a schedule."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,10 @@ from metvae_cli.densities import AnnealedPath, Frame, Point
 from metvae_cli.kernels.base import Kernel, StepInfo
 from metvae_cli.samplers.reverse import Reverse, Uniform
 from metvae_cli.samplers.schedule import Schedule
+from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
 
 Precondition = Literal["none", "encoder", "adapted"]
-
-
-class Trajectory(NamedTuple):
-    """initial: the point at z_0. final: the point at z_K. info: one record per step, each entry (K, S, B)."""
-
-    initial: Point
-    final: Point
-    info: StepInfo
+Decisions = Literal["sampled", "enumerated"]
 
 
 class Sampler(nn.Module):
@@ -32,6 +26,9 @@ class Sampler(nn.Module):
         precondition: coordinates of the moves: those of z, the encoder's (z - mean) / scale, or z / an adapted scale
         latent_dim: D, for the adapted scale
         reverse: r of the path bookkeeping; None is uniform
+        decisions: one history of decisions per chain, drawn, or all of them (`enumeration.py`)
+        clones: the target of the moves is a copy of the decoder that is learned apart; see `VAE.clone`
+        tracks_spread: trajectories say how far the scores of a batch lie apart
     """
 
     scale: Tensor
@@ -45,8 +42,14 @@ class Sampler(nn.Module):
         precondition: Precondition = "none",
         latent_dim: int = 1,
         reverse: Reverse | None = None,
+        decisions: Decisions = "sampled",
+        clones: bool = False,
+        tracks_spread: bool = False,
     ) -> None:
         super().__init__()
+        self.decisions: Decisions = decisions
+        self.clones = clones
+        self.tracks_spread = tracks_spread
         self.reverse: Reverse = Uniform() if reverse is None else reverse
         self.precondition: Precondition = precondition
         self.register_buffer("scale", torch.ones(latent_dim))
@@ -83,8 +86,15 @@ class Sampler(nn.Module):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the path per chain: one at z_0, and those of each proposal."""
-        return 1 + sum(kernel.proposal.evaluations for kernel in self.steps)
+        """Evaluations of the path per chain: one at z_0, and those of each proposal.
+
+        Enumerated decisions double the chains with each step; the exact reverse distribution looks back from each end.
+        """
+        each = [kernel.proposal.evaluations for kernel in self.steps]
+        enumerated = self.decisions == "enumerated"
+        forwards = sum(cost * (2**k if enumerated else 1) for k, cost in enumerate(each))
+        back = sum(cost * 2**k for k, cost in enumerate(reversed(each))) if self.reverse.is_exact else 0
+        return 1 + forwards + back * (2 ** len(each) if enumerated else 1)
 
     def frame(self, mean: Tensor, scale: Tensor) -> Frame | None:
         """The coordinates of the moves for data whose q(z | x) has this mean and scale, (B, D)."""
@@ -104,17 +114,14 @@ class Sampler(nn.Module):
 
     def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
         """Run the chain from a point that has been evaluated: K evaluations of the path."""
-        final = initial
-        records: list[StepInfo] = []
-        for point, info in self.iterate(initial, path, create_graph=create_graph):
-            final = point
+        point, records, starts = initial, [], []
+        for kernel, beta in zip(self.steps, self.schedule().to(initial.z), strict=True):
+            starts.append(self.start_of(point, path, beta))
+            point, info = kernel.step(point, path, beta, create_graph=create_graph)
             records.append(info)
-        return Trajectory(initial, final, _stack(records, initial.log_final))
+        return make_trajectory(initial, point, records, starts)
 
-
-def _stack(records: Sequence[StepInfo], like: Tensor) -> StepInfo:
-    """Records of K steps as one, (K, S, B); zero steps give (0, S, B)."""
-    if records:
-        return StepInfo(*(torch.stack(entries) for entries in zip(*records, strict=True)))
-    none = like.new_zeros((0, *like.shape))
-    return StepInfo(none, none, none, none, none.bool(), none, none, none.bool())
+    def start_of(self, point: Point, path: AnnealedPath, beta: Tensor) -> StepStart:
+        """What the trajectory keeps of the start of a step."""
+        spread = path.score(point, beta).detach().std((0, 1), unbiased=False) if self.tracks_spread else None
+        return StepStart(point.log_final.detach(), spread)

@@ -1,6 +1,7 @@
 """The reverse distribution r(a_1, ..., a_K | z_K, x) of the path bookkeeping: the decisions, guessed from z_K.
 
-Any r gives a bound; the better it knows which decisions led to z_K, the tighter (MetFlow, arXiv 2002.12253).
+Any r gives a bound; the better it knows which decisions led to z_K, the tighter (MetFlow, arXiv 2002.12253). The best
+one, which `exact_reverse.py` has, is the posterior of the decisions itself.
 """
 
 import math
@@ -11,17 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from metvae_cli.densities import AnnealedPath
+from metvae_cli.kernels.base import Kernel
 from metvae_cli.models.nets import mlp
+from metvae_cli.samplers.trajectory import Trajectory
 
 
 class Reverse(nn.Module, ABC):
-    """A distribution over K decisions. `is_uniform`: it guesses, which is dear where acceptance is near 0 or 1."""
+    """A distribution over K decisions.
+
+    is_uniform: it guesses, which is dear where acceptance is near 0 or 1
+    is_exact: it is the posterior of the decisions
+    """
 
     is_uniform: bool = False
+    is_exact: bool = False
 
     @abstractmethod
-    def log_prob(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
-        """log r of decisions (K, S, B), bool, given last positions (S, B, D) and what is known of x (B, C): (S, B)."""
+    def log_prob(self, trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
+        """log r of the decisions of a trajectory, (S, B), made by these kernels at these inverse temperatures (K,)."""
 
 
 class Uniform(Reverse):
@@ -29,9 +38,9 @@ class Uniform(Reverse):
 
     is_uniform = True
 
-    def log_prob(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
         """-K log 2 everywhere."""
-        return z.new_full(z.shape[:2], -len(accepted) * math.log(2))
+        return torch.full_like(trajectory.final.log_final, -len(kernels) * math.log(2), requires_grad=False)
 
 
 class Learned(Reverse):
@@ -53,8 +62,13 @@ class Learned(Reverse):
         self.net = mlp(latent_dim + context_dim, hidden, num_steps, "gelu")
         self.detach = detach
 
-    def log_prob(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
         """Sum over steps of the log-probability of each decision."""
+        assert path.context is not None
+        return self.log_decisions(trajectory.info.accepted, trajectory.final.z, path.context)
+
+    def log_decisions(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
+        """log r of decisions (K, S, B), given last positions (S, B, D) and what is known of x, (B, C); (S, B)."""
         known = torch.cat([z, context.expand(*z.shape[:2], -1)], -1)
         logits = self.net(known.detach() if self.detach else known).movedim(-1, 0)
         return torch.where(accepted, logsigmoid(logits), logsigmoid(-logits)).sum(0)

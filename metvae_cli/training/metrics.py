@@ -37,6 +37,13 @@ def batch_metrics(output: ObjectiveOutput, model: VAE, likelihood_weight: float 
     return metrics
 
 
+def weighted_loss(output: ObjectiveOutput, score_weight: float) -> Tensor:
+    """The loss, with the gradient of its score-function term weighted."""
+    if output.score_loss is None or score_weight == 1.0:
+        return output.loss
+    return output.loss - (1 - score_weight) * (output.score_loss - output.score_loss.detach())
+
+
 def score_function_gradients(output: ObjectiveOutput, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
     """The part of the loss's gradient that passes through accept and reject decisions; the graph is kept."""
     if output.score_loss is None:

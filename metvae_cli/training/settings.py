@@ -16,6 +16,10 @@ class TrainerSettings:
         patience: stop after so many validations without a better bound, or null
         clip_norm: largest gradient norm, or null
         kl_warmup_epochs: the weight of the Kullback-Leibler term rises linearly to 1 over so many epochs; 0 is off
+        score_warmup_epochs: the weight of the score-function term rises from 0 in the first epoch to 1 after so many
+            (biased until then); 0 is off
+        inference_iterations: iterations that leave prior, decoder and likelihood as they are, before each one that
+            trains everything
         log_every: iterations between scalars in TensorBoard
         validate_every: epochs between validations
         picture_every: epochs between pictures in TensorBoard; 0 is only at the end
@@ -36,6 +40,8 @@ class TrainerSettings:
     patience: int | None = None
     clip_norm: float | None = 50.0
     kl_warmup_epochs: int = 0
+    score_warmup_epochs: int = 0
+    inference_iterations: int = 0
     log_every: int = 20
     validate_every: int = 1
     picture_every: int = 10
@@ -46,7 +52,13 @@ class TrainerSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        zero_allowed = {"kl_warmup_epochs", "picture_every", "checkpoint_seconds"}
+        zero_allowed = {
+            "kl_warmup_epochs",
+            "score_warmup_epochs",
+            "inference_iterations",
+            "picture_every",
+            "checkpoint_seconds",
+        }
         for field in fields(self):
             value = getattr(self, field.name)
             if value is None or isinstance(value, str):
@@ -58,3 +70,11 @@ class TrainerSettings:
     def kl_weight(self, epoch: int) -> float:
         """Weight of the Kullback-Leibler term in an epoch, in (0, 1]."""
         return min(1.0, (epoch + 1) / self.kl_warmup_epochs) if self.kl_warmup_epochs else 1.0
+
+    def score_weight(self, epoch: int) -> float:
+        """Weight of the score-function term in an epoch, in [0, 1]."""
+        return min(1.0, epoch / self.score_warmup_epochs) if self.score_warmup_epochs else 1.0
+
+    def trains_model(self, iteration: int) -> bool:
+        """Whether this iteration, counted from 0, trains prior, decoder and likelihood too."""
+        return iteration % (self.inference_iterations + 1) == self.inference_iterations

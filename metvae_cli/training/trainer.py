@@ -30,6 +30,7 @@ from metvae_cli.training.metrics import (
     gradient_part_norms,
     peak_memory_mb,
     score_function_gradients,
+    weighted_loss,
 )
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner, State, Tracker
@@ -118,9 +119,13 @@ class Trainer:
         learner.optimizer.zero_grad(set_to_none=True)
         logs = (self.state.iteration + 1) % self.settings.log_every == 0
         score_part = score_function_gradients(output, self.parameters) if logs else []
-        (kl_weight * output.loss).backward()
+        score_weight = self.settings.score_weight(self.state.epoch)
+        (kl_weight * weighted_loss(output, score_weight)).backward()
+        if not self.settings.trains_model(self.state.iteration):
+            for parameter in learner.model.generative_parameters():
+                parameter.grad = None  # an optimizer passes over it, its moments included
         if logs and output.score_loss is not None:
-            self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight)
+            self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight * score_weight)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.state.evaluations += output.evaluations
         if not (torch.isfinite(norm) and torch.isfinite(output.loss)):
@@ -129,7 +134,7 @@ class Trainer:
         self.state.consecutive_bad_steps = 0
         learner.optimizer.step()
         for adaptation in learner.adaptations:
-            adaptation.update(output.info.metropolis_prob, output.final.z)
+            adaptation.update(output.outcome)
         metrics = batch_metrics(output, learner.model, 1 / kl_weight)
         self.running.add({**metrics, "gradient_norm": norm}, len(x))
 

@@ -57,40 +57,50 @@ class FlowCase:
 class DriftingWalk(RandomWalk):
     """A random walk with a preferred direction that it does not report."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        shifted = super().propose(point, path, beta, create_graph=create_graph).point.z + 0.1
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        shifted = super().propose(point, path, beta, create_graph=create_graph, noise=noise).point.z + 0.1
         return Proposed(path.evaluate(shifted, create_graph=create_graph), torch.zeros_like(point.log_final))
 
 
 class SilentLangevin(Langevin):
     """Langevin without its correction."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        proposed = super().propose(point, path, beta, create_graph=create_graph)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))
 
 
 class FlippedLangevin(Langevin):
     """Langevin with the sign of its correction turned."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        proposed = super().propose(point, path, beta, create_graph=create_graph)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=-proposed.log_correction)
 
 
 class NoKineticTerm(Hamiltonian):
     """HMC that leaves the momenta out of the ratio."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        proposed = super().propose(point, path, beta, create_graph=create_graph)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))
 
 
 class MissingHalfKick(Hamiltonian):
     """HMC whose last half kick is missing."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        start = torch.randn_like(point.z)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        start = torch.randn_like(point.z) if noise is None else noise
         step, momentum, here = self.step_size(), start, point
         for index in range(self.num_leapfrog):
             momentum = momentum + (0.5 if index == 0 else 1.0) * step * path.score(here, beta)
@@ -165,8 +175,10 @@ class GoesOn(Flow):
 class NoRatio(Independent):
     """An independent proposal that leaves the ratio of the densities of q out."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Proposed:
-        proposed = super().propose(point, path, beta, create_graph=create_graph)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))
 
 

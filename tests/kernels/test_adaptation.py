@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath
-from metvae_cli.kernels.adaptation import DualAveraging, ScaleAdaptation
+from metvae_cli.kernels.adaptation import DualAveraging, Outcome, ScaleAdaptation
 from metvae_cli.kernels.base import StepInfo
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.step_size import StepSize
@@ -34,7 +34,7 @@ def test_dual_averaging_settles_at_its_target(initial: float, target: float, rul
     step_size = StepSize(initial, "dual_averaging")
     adaptation = DualAveraging([step_size], target)
     for _ in range(400):
-        adaptation.update(step(step_size, rule).metropolis_prob[None], torch.zeros(2, 1, 5))
+        adaptation.update(Outcome(step(step_size, rule).metropolis_prob[None], torch.zeros(2, 1, 5)))
     step_size.eval()
     rates = torch.stack([step(step_size, rule).metropolis_prob.mean() for _ in range(100)])
     assert abs(rates.mean() - target) < 0.03
@@ -45,7 +45,7 @@ def test_outside_training_the_average_is_used_and_does_not_move() -> None:
     adaptation = DualAveraging([step_size], 0.8)
     iterates = []
     for _ in range(30):
-        adaptation.update(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5))
+        adaptation.update(Outcome(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5)))
         iterates.append(step_size().item())
     step_size.eval()
     settled = step_size().item()
@@ -69,7 +69,7 @@ def test_an_adaptation_goes_on_from_its_state() -> None:
                 adaptation = DualAveraging([step_size], 0.8)
                 step_size.load_state_dict(saved[0])
                 adaptation.load_state_dict(saved[1])
-            adaptation.update(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5))
+            adaptation.update(Outcome(step(step_size).metropolis_prob[None], torch.zeros(2, 1, 5)))
         runs.append(torch.stack([step_size.log_value, step_size.log_settled]))
     assert torch.equal(*runs)
 
@@ -77,10 +77,10 @@ def test_an_adaptation_goes_on_from_its_state() -> None:
 def test_what_is_not_finite_changes_nothing() -> None:
     step_size = StepSize(0.3, "dual_averaging")
     adaptation = DualAveraging([step_size], 0.8)
-    adaptation.update(torch.full((1, 2, 3), torch.nan), torch.zeros(2, 3, 5))
+    adaptation.update(Outcome(torch.full((1, 2, 3), torch.nan), torch.zeros(2, 3, 5)))
     assert step_size().item() == pytest.approx(0.3)
     scale = torch.ones(2)
-    ScaleAdaptation(scale).update(torch.ones(1, 2, 3), torch.full((2, 3, 2), torch.nan))
+    ScaleAdaptation(scale).update(Outcome(torch.ones(1, 2, 3), torch.full((2, 3, 2), torch.nan)))
     assert torch.equal(scale, torch.ones(2))
 
 
@@ -89,5 +89,5 @@ def test_the_scale_becomes_the_spread_within_a_datum() -> None:
     scale, spread = torch.ones(2), torch.tensor([0.2, 3.0])
     adaptation = ScaleAdaptation(scale)
     for _ in range(1500):
-        adaptation.update(torch.ones(1, 4, 10), 50 * torch.randn(1, 10, 2) + spread * torch.randn(4, 10, 2))
+        adaptation.update(Outcome(torch.ones(1, 4, 10), 50 * torch.randn(1, 10, 2) + spread * torch.randn(4, 10, 2)))
     assert torch.allclose(scale, spread, rtol=0.1)

@@ -202,7 +202,7 @@ def test_a_lifted_flow_starts_fair_goes_on_and_turns_where_it_is_rejected() -> N
     flow = make_flows(1, direction="lifted")[0]
     stir(flow)
     path = make_path(1)
-    start, log_refresh = flow.refresh(path.evaluate(torch.randn(100_000, 1, DIM), create_graph=False))
+    start, log_refresh, _ = flow.refresh(path.evaluate(torch.randn(100_000, 1, DIM), create_graph=False))
     assert log_refresh is None
     assert start.momentum is not None
     assert start.momentum.mean().abs() < 5 / math.sqrt(100_000)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.kernels.acceptance import Acceptance
+from metvae_cli.kernels.base import Refreshed
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.partial_hamiltonian import PartialHamiltonian
 from metvae_cli.kernels.step_size import StepSize
@@ -30,8 +31,10 @@ class NeverTurning(PartialHamiltonian):
 class AlwaysTurning(PartialHamiltonian):
     """Turns after an acceptance and after a rejection (the mistake of published code)."""
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Any:
-        proposed = super().propose(point, path, beta, create_graph=create_graph)
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Any:
+        proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         momentum = proposed.point.momentum
         assert momentum is not None
         return proposed._replace(point=proposed.point._replace(momentum=-momentum))
@@ -40,10 +43,10 @@ class AlwaysTurning(PartialHamiltonian):
 class ForgottenRoot(PartialHamiltonian):
     """Refreshes with 1 - rho^2 in place of its square root."""
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
+    def refresh(self, point: Point) -> Refreshed:
         rho = torch.sigmoid(self.logit)
         momentum = torch.randn_like(point.z) if point.momentum is None else point.momentum
-        return point._replace(momentum=rho * momentum + (1 - rho**2) * torch.randn_like(point.z)), None
+        return Refreshed(point._replace(momentum=rho * momentum + (1 - rho**2) * torch.randn_like(point.z)))
 
 
 def run(proposal: PartialHamiltonian, rule: Acceptance, target: Target) -> tuple[Tensor, Tensor, float]:
@@ -107,11 +110,11 @@ def test_the_tempering_is_shared_and_the_momentum_drawn_once() -> None:
     assert isinstance(second, TemperedStep)
     assert first.tempering is second.tempering
     path = AnnealedPath(lambda z: -z.square().sum(-1), lambda z: -z.square().sum(-1), needs_score=True)
-    point, log_weight = first.refresh(path.evaluate(torch.zeros(1000, 1, 2), create_graph=False))
+    point, log_weight, _ = first.refresh(path.evaluate(torch.zeros(1000, 1, 2), create_graph=False))
     assert point.momentum is not None
     assert log_weight is not None
     assert abs(point.momentum.var() - 1.5) < 0.15
-    assert second.refresh(point) == (point, None)
+    assert second.refresh(point) == (point, None, None)
 
 
 @pytest.mark.parametrize("persistence", [0.0, 1.0, -0.1])

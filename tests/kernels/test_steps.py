@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, Point
-from metvae_cli.kernels.adaptation import StepSizeAdaptation
+from metvae_cli.kernels.adaptation import Outcome, StepSizeAdaptation
 from metvae_cli.kernels.base import Kernel, StepInfo
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.samplers.assembly import AcceptanceName, make_kernel
@@ -36,7 +36,8 @@ def run(kernel: Kernel, log_prob: object, z: Tensor, steps: int = 5) -> tuple[Po
         for _ in range(steps):
             point, info = kernel.step(point, path, torch.tensor(1.0), create_graph=False)
             infos.append(info)
-    return point, StepInfo(*(torch.stack(entries) for entries in zip(*infos, strict=True)))
+    columns = zip(*(info[:-1] for info in infos), strict=True)
+    return point, StepInfo(*(torch.stack(entries) for entries in columns))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -114,7 +115,7 @@ def test_adaptation_reaches_its_target(case: Case, target: float, rule: Acceptan
     rates = []
     for _ in range(600):
         _, info = run(kernel, standard_normal, torch.randn(100, 1, 5), steps=1)
-        adaptation.update(info.metropolis_prob, torch.zeros(2, 1, 5))
+        adaptation.update(Outcome(info.metropolis_prob, torch.zeros(2, 1, 5)))
         rates.append(info.metropolis_prob.mean())
     assert abs(torch.stack(rates[500:]).mean() - target) < 0.03
 
@@ -127,7 +128,7 @@ def test_adapting_to_barkers_own_acceptance_would_let_the_step_vanish() -> None:
     for _ in range(600):
         _, info = run(kernel, standard_normal, torch.randn(100, 1, 5), steps=1)
         assert info.accept_prob.mean() < 0.55
-        adaptation.update(info.accept_prob, torch.zeros(2, 1, 5))
+        adaptation.update(Outcome(info.accept_prob, torch.zeros(2, 1, 5)))
     assert step_size() < 0.01
 
 

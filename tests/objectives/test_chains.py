@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import Point
-from metvae_cli.kernels.base import Proposal
+from metvae_cli.kernels.base import Proposal, Refreshed
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.partial_hamiltonian import PartialHamiltonian
 from metvae_cli.kernels.step_size import StepSize
@@ -64,10 +64,11 @@ def test_metropolis_decisions_with_a_uniform_reverse_are_below() -> None:
 class ForgottenJacobian(PartialHamiltonian):
     """The MetFlow account without the Jacobian of the refreshment."""
 
-    def refresh(self, point: Any) -> Any:
-        refreshed, log_weight = super().refresh(point)
-        assert log_weight is not None
-        return refreshed, log_weight - point.z.shape[-1] * torch.sigmoid(self.logit).log()
+    def refresh(self, point: Point) -> Refreshed:
+        refreshed = super().refresh(point)
+        assert refreshed.log_weight is not None
+        forgotten = point.z.shape[-1] * torch.sigmoid(self.logit).log()
+        return refreshed._replace(log_weight=refreshed.log_weight - forgotten)
 
 
 def test_a_forgotten_jacobian_is_rejected() -> None:
@@ -85,11 +86,12 @@ def test_hamiltonian_vae_is_unbiased(tempering: Any) -> None:
 class ForgottenTemperature(TemperedStep):
     """A momentum of temperature T_0 that is weighed as if it were of temperature 1."""
 
-    def refresh(self, point: Point) -> tuple[Point, Tensor | None]:
-        refreshed, log_weight = super().refresh(point)
-        if log_weight is None:
-            return refreshed, None
-        return refreshed, log_weight - 0.5 * point.z.shape[-1] * self.tempering()[0]
+    def refresh(self, point: Point) -> Refreshed:
+        refreshed = super().refresh(point)
+        if refreshed.log_weight is None:
+            return refreshed
+        forgotten = 0.5 * point.z.shape[-1] * self.tempering()[0]
+        return refreshed._replace(log_weight=refreshed.log_weight - forgotten)
 
 
 def test_a_hamiltonian_vae_that_forgets_its_temperature_is_rejected() -> None:
@@ -119,8 +121,8 @@ def test_any_reverse_distribution_is_unbiased_with_barker_and_a_wrong_one_is_not
     assert abs(standard_score(sampler, "path")) < 5
 
     class Unnormalised(Learned):
-        def log_prob(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
-            return super().log_prob(accepted, z, context) + 0.1
+        def log_decisions(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
+            return super().log_decisions(accepted, z, context) + 0.1
 
     sampler.reverse = Unnormalised(2, 4, NUM_STEPS, (8,))
     assert standard_score(sampler, "path") > 5
@@ -130,7 +132,7 @@ def test_a_learned_reverse_is_a_distribution() -> None:
     learned, z, context = Learned(2, 4, 3, (8,)), torch.randn(5, 6, 2), torch.randn(6, 4)
     histories = itertools.product((False, True), repeat=3)
     accepted = [torch.tensor(history)[:, None, None].expand(3, 5, 6) for history in histories]
-    total = torch.stack([learned.log_prob(each, z, context) for each in accepted]).logsumexp(0)
+    total = torch.stack([learned.log_decisions(each, z, context) for each in accepted]).logsumexp(0)
     assert torch.allclose(total, torch.zeros(5, 6), atol=1e-12)
 
 

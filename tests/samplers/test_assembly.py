@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from metvae_cli.kernels.adaptation import Outcome
 from metvae_cli.kernels.base import Proposal
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
@@ -57,7 +58,7 @@ def test_only_adapted_step_sizes_are_adapted(rule: Any, adapts: bool) -> None:
     for adaptation in adaptations:
         before = [step().item() for step in step_sizes(sampler)]
         rates = torch.stack([torch.full((2, 5), rate) for rate in (0.9, 0.7, 0.5)])
-        adaptation.update(rates, torch.zeros(2, 5, 4))
+        adaptation.update(Outcome(rates, torch.zeros(2, 5, 4)))
         after = [step().item() for step in step_sizes(sampler)]
         assert after[0] > before[0]
         assert after[1] == pytest.approx(before[1])

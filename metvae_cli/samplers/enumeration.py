@@ -1,0 +1,97 @@
+"""Decisions enumerated: every history of accept and reject, with its probability, in place of one that is drawn.
+
+A step that may be accepted or rejected sends each chain both ways, so K steps leave 2^K chains and cost 2^K - 1 moves.
+The expectation over decisions is then a sum, and the gradient needs no score-function term.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metvae_cli.densities import AnnealedPath, Point, concatenate
+from metvae_cli.kernels.base import StepInfo, StepNoise
+from metvae_cli.kernels.metropolis_hastings import Attempt, MetropolisHastings
+from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
+
+
+class Histories(NamedTuple):
+    """All 2^K histories of each of S chains.
+
+    trajectory: of 2^K S chains, the S chains of one history after those of another
+    log_probability: (2^K, S, B) of each history, with its graph; -inf where it cannot happen
+    """
+
+    trajectory: Trajectory
+    log_probability: Tensor
+
+    def expectation(self, values: Tensor) -> Tensor:
+        """Mean over histories of values (2^K S, B): (S, B)."""
+        return (self.log_probability.exp() * values.view_as(self.log_probability)).sum(0)
+
+    def log_expectation(self, log_values: Tensor) -> Tensor:
+        """log of the mean over histories of e^log_values, log_values (2^K S, B): (S, B)."""
+        return (self.log_probability + log_values.view_as(self.log_probability)).logsumexp(0)
+
+    @torch.no_grad()
+    def draw(self) -> Trajectory:
+        """The trajectory of one history per chain, drawn by its probability, without a graph."""
+        count, num_samples = self.log_probability.shape[:2]
+        flat = self.log_probability.flatten(1).T.exp()
+        chosen = torch.multinomial(flat, 1).view(num_samples, -1)
+
+        def pick(values: Tensor, lead: int) -> Tensor:
+            """values (..., 2^K S, B, ...), with `lead` dimensions before: those of the chosen history."""
+            split = values.unflatten(lead, (count, num_samples))
+            index = chosen.view((1,) * lead + (1, *chosen.shape) + (1,) * (split.dim() - lead - 3))
+            shape = (*split.shape[:lead], 1, *split.shape[lead + 1 :])
+            return split.gather(lead, index.expand(shape)).squeeze(lead)
+
+        def pick_point(point: Point) -> Point:
+            return Point(*(None if t is None else pick(t, 0) for t in point))  # pyright: ignore[reportArgumentType]
+
+        found = self.trajectory
+        info = StepInfo(*(pick(entry, 1) for entry in found.info[:-1]))  # pyright: ignore[reportArgumentType]
+        ends = pick_point(found.initial), pick_point(found.final)
+        return Trajectory(*ends, info, [None] * len(found.noise), pick(found.log_final, 1), found.score_spread)
+
+
+def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
+    """All histories of the chains that start at z (S, B, D): 2^K evaluations of the path (for moves of one each)."""
+    initial = point = path.evaluate(z, create_graph=create_graph)
+    records: list[StepInfo] = []
+    starts: list[StepStart] = []
+    log_probability = torch.zeros_like(point.log_final)
+    for kernel, beta in zip(sampler.steps, sampler.schedule().to(z), strict=True):
+        assert isinstance(kernel, MetropolisHastings)
+        starts.append(sampler.start_of(point, path, beta))
+        attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
+        (taken, info_taken), (left, info_left) = (
+            kernel.outcome(attempt, torch.full_like(attempt.finite, decision), path, beta) for decision in (True, False)
+        )
+        initial, point = concatenate(initial, initial), concatenate(taken, left)
+        records = [*(join(record, record) for record in records), join(info_taken, info_left)]
+        starts = [start._replace(log_final=torch.cat([start.log_final, start.log_final])) for start in starts]
+        log_probability = _both(kernel, attempt, log_probability)
+    trajectory = make_trajectory(initial, point, records, starts)
+    return Histories(trajectory, log_probability.unflatten(0, (-1, len(z))))
+
+
+def _both(kernel: MetropolisHastings, attempt: Attempt, log_probability: Tensor) -> Tensor:
+    """Log-probabilities of the histories that accept, then of those that reject; -inf where one cannot happen."""
+    zero = torch.zeros_like(log_probability)
+    accept = torch.where(attempt.finite, log_probability + attempt.log_accept, -torch.inf)
+    reject = log_probability + torch.where(attempt.finite, attempt.log_reject, zero)
+    return torch.cat([accept, torch.where(kernel.can_reject(attempt), reject, -torch.inf)])
+
+
+def join(first: StepInfo, second: StepInfo) -> StepInfo:
+    """Records of two groups of chains as one."""
+    entries = (torch.cat(pair) for pair in zip(first[:-1], second[:-1], strict=True))  # pyright: ignore
+    joined = StepInfo(*entries)  # pyright: ignore[reportArgumentType]
+    if first.noise is None or second.noise is None:
+        return joined
+    pairs = zip(first.noise, second.noise, strict=True)
+    noise = StepNoise(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
+    return joined._replace(noise=noise)
