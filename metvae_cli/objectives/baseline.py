@@ -42,6 +42,18 @@ class RunningBaseline(Adaptation):
         self.mean.lerp_(credit.to(self.mean), (1 / self.count).clamp(min=self.rate))
 
 
+def running_score_term(credit: Tensor, mean: Tensor, log_probability: Tensor) -> Tensor:
+    """Zero-mean term (B,) whose gradient is the score-function part of the gradient of the mean of the log-weights.
+
+    Args:
+        credit: of each step, (K, S, B)
+        mean: b, (K,)
+        log_probability: of what each step drew without a gradient, (K, S, B), with its graph
+    """
+    coefficient = credit - mean[:, None, None].to(credit)
+    return (coefficient * log_probability).sum(0).mean(0)
+
+
 def credits_of_steps(log_weights: Tensor, increments: Tensor, log_final: Tensor, log_initial: Tensor) -> Tensor:
     """log w - log w_(k-1) of each step, (K, S, B), without a graph.
 

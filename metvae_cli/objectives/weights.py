@@ -23,7 +23,7 @@ from metvae_cli.densities import AnnealedPath, LogDensity, Point
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives import functionals
 from metvae_cli.objectives.base import ClonedModel, Model, ObjectiveOutput, Posterior
-from metvae_cli.objectives.baseline import RunningBaseline, credits_of_steps
+from metvae_cli.objectives.baseline import RunningBaseline, credits_of_steps, running_score_term
 from metvae_cli.objectives.score_function import Baseline, score_term
 from metvae_cli.objectives.soundness import notes, refuse
 from metvae_cli.samplers.chain import Sampler
@@ -132,8 +132,7 @@ class WeightObjective:
     def _score_term(self, weights: Tensor, log_probability: Tensor, credit: Tensor | None) -> Tensor:
         if self.running is None or credit is None:
             return score_term(self.functional, weights, log_probability, self.baseline == "leave_one_out")
-        coefficient = (credit - self.running.mean[:, None, None].to(credit)) / len(weights)
-        return (coefficient * log_probability).sum((0, 1))
+        return running_score_term(credit, self.running.mean, log_probability)
 
     def _credit(self, weights: Tensor, trajectory: Trajectory) -> Tensor:
         info = trajectory.info

@@ -61,7 +61,8 @@ def _make_algorithm(
         return optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     if algorithm == "adamax":
         return optim.Adamax(parameters, lr=lr, weight_decay=weight_decay)
-    return optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+    # Not fused: that one fails where some parameters get their first gradient later than others.
+    return optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, foreach=True)
 
 
 def _make_schedule(

@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath
-from metvae_cli.kernels.adaptation import DualAveraging, Outcome, ScaleAdaptation
+from metvae_cli.kernels.adaptation import DualAveraging, Outcome, ScaleAdaptation, VarianceSensitive
 from metvae_cli.kernels.base import StepInfo
 from metvae_cli.kernels.hamiltonian import Hamiltonian
+from metvae_cli.kernels.langevin import Langevin
 from metvae_cli.kernels.step_size import StepSize
-from metvae_cli.samplers.assembly import AcceptanceName, make_kernel
+from metvae_cli.samplers.assembly import AcceptanceName, make_adaptations, make_kernel, make_schedule
+from metvae_cli.samplers.chain import Sampler
 from tests.targets import normal_log_prob
 
 
@@ -53,6 +55,45 @@ def test_outside_training_the_average_is_used_and_does_not_move() -> None:
     assert settled != iterates[-1]
     step(step_size)
     assert step_size().item() == settled
+
+
+def test_the_variance_sensitive_rule_is_written_out() -> None:
+    """Two dimensions: 0.9 h + 0.1 gamma / (spread + 1), gamma raised by 2 % or lowered by 1 %; and one step size."""
+    spread = torch.tensor([[3.0, 0.0]])
+    for acceptance, factor in ((0.95, 1.02), (0.5, 0.99)):
+        both, one = StepSize(0.01, "variance_sensitive", 2), StepSize(0.01, "variance_sensitive")
+        for step_size in (both, one):
+            adaptation = VarianceSensitive([step_size], 0.9)
+            adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), spread))
+            assert torch.allclose(adaptation.gamma, torch.tensor([0.1 * factor]))
+        expected = 0.9 * 0.01 + 0.1 * 0.1 * factor / (torch.tensor([3.0, 0.0]) + 1)
+        assert torch.allclose(both(), expected)
+        assert torch.allclose(one(), torch.tensor(0.009 + 0.01 * factor / (4.5**0.5 + 1)))
+        before = both().clone()
+        adaptation = VarianceSensitive([both], 0.9)
+        adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), spread * torch.nan))
+        assert torch.equal(both(), before)
+
+
+def test_the_variance_sensitive_rule_finds_short_steps_for_steep_dimensions() -> None:
+    """Langevin on a normal of scales 0.1 and 1: the step of the first becomes the shorter, and moves are accepted."""
+    scales = torch.tensor([0.1, 1.0])
+    step_size = StepSize(0.01, "variance_sensitive", 2)
+    sampler = Sampler(
+        [make_kernel(Langevin(step_size), "metropolis")], make_schedule("constant", 1), latent_dim=2, tracks_spread=True
+    )
+    path = AnnealedPath(standard_normal, lambda z: normal_log_prob(z, 0.0, scales).sum(-1), needs_score=True)
+    (adaptation,) = make_adaptations(sampler, 0.8)
+    acceptances = []
+    for _ in range(600):
+        with torch.no_grad():
+            trajectory = sampler(scales * torch.randn(200, 1, 2), path, create_graph=False)
+        assert trajectory.score_spread is not None
+        assert torch.allclose(trajectory.score_spread, 1 / scales, rtol=0.3)
+        adaptation.update(Outcome(trajectory.info.metropolis_prob, trajectory.final.z, trajectory.score_spread))
+        acceptances.append(trajectory.info.metropolis_prob.mean())
+    assert step_size()[1] > 3 * step_size()[0]
+    assert abs(torch.stack(acceptances[300:]).mean() - 0.8) < 0.1
 
 
 def test_an_adaptation_goes_on_from_its_state() -> None:

@@ -1,7 +1,7 @@
 """The package's chains for the problems of oracle.py, with noise and decisions imposed, on the oracle's parameters."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,12 +26,13 @@ from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.exact_reverse import Exact
 from metvae_cli.samplers.reverse import Learned
 from metvae_cli.samplers.schedule import Constant, Linear
-from tests.objectives.oracle import COIN, Parameters, Problem, expectation, expectation_of_pairs
+from metvae_cli.samplers.trajectory import Trajectory
+from tests.objectives.oracle import COIN, Parameters, Problem, ProposalName, expectation, expectation_of_pairs
 
 NODES = torch.tensor([-1.9, -0.6, 0.1, 0.9, 2.2], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.1, 0.25, 0.3, 0.25, 0.1], dtype=torch.float64)
 NOISE = ((0.7, -1.1, 0.4), (-0.5, 0.9, 1.3))  # of the two chains
-STEPS = {
+STEPS: dict[ProposalName, float] = {
     "random_walk": 0.9,
     "langevin": 0.25,
     "hmc_1": 0.7,
@@ -160,6 +161,7 @@ def package_estimate(
     monkeypatch: pytest.MonkeyPatch,
     *,
     with_score: bool = True,
+    score: Callable[[Tensor, Trajectory], Tensor] | None = None,
     detach_forces: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """Exact expectation of the package's bound and of its gradient estimate, two chains per datum."""
@@ -180,7 +182,8 @@ def package_estimate(
     trajectory = sampler(p.mean + p.log_scale.exp() * nodes, path, create_graph=True)
     weights, _ = log_weights(trajectory, problem.bookkeeping, sampler, path)
     bound = functional(weights, 0)
-    surrogate = bound + score_term(functional, weights, trajectory.info.log_alpha) * float(with_score)
+    term = score(weights, trajectory) if score else score_term(functional, weights, trajectory.info.log_alpha)
+    surrogate = bound + term * float(with_score)
     gradient = torch.autograd.grad((chance * surrogate).sum(), p.all())
     return (chance * bound).sum().detach(), list(gradient)
 

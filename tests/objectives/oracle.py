@@ -59,7 +59,7 @@ class Problem:
     barker: bool
     bookkeeping: Literal["path", "reversal"]
     betas: tuple[float, ...]
-    noise: tuple[float, ...]
+    noise: tuple[float | Tensor, ...]
     reverse: ReverseName = "uniform"
     x: float = 1.0
     noise_scale: float = 0.7
@@ -160,8 +160,9 @@ class Problem:
         return list(itertools.product((0, 1), repeat=len(self.betas)))
 
     def first(self, z_0: Tensor) -> State:
-        kept = self.noise[0] if self.is_flow else self.first_momentum
-        return State(z_0, torch.full_like(z_0, kept).sign() if self.is_flow else torch.full_like(z_0, kept))
+        if self.is_flow:
+            return State(z_0, (self.noise[0] + torch.zeros_like(z_0)).sign())
+        return State(z_0, torch.full_like(z_0, self.first_momentum))
 
     def shares(self, p: Parameters, step: int) -> tuple[Tensor, Tensor]:
         rho = torch.sigmoid(p.logits[step])
@@ -169,7 +170,7 @@ class Problem:
 
     def before_move(self, state: State, p: Parameters, step: int) -> tuple[Tensor, Tensor]:
         """Noise of the move, and what is left of the refreshment's noise (or the noise itself, if it is fixed)."""
-        noise = torch.full_like(state.z, self.noise[step])
+        noise = self.noise[step] + torch.zeros_like(state.z)
         if self.is_partial:
             rho, rest = self.shares(p, step)
             left = rest * state.kept - rho * noise if self.proposal == "partial_averaged" else noise

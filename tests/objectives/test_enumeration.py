@@ -26,19 +26,19 @@ from tests.objectives.imposed import (
     parameters,
     second,
 )
-from tests.objectives.oracle import Problem, ReverseName
+from tests.objectives.oracle import Likelihood, Problem, ProposalName, ReverseName
 
 pytestmark = pytest.mark.usefixtures("double")
 
 EXACT = 1e-9
 REJECTED = 1e-4  # of wrong estimators: five orders of magnitude above what a right one is allowed
-FLOWS = ("flow_coin", "flow_lifted")
+FLOWS: tuple[ProposalName, ...] = ("flow_coin", "flow_lifted")
 
 
 def problems(
     num_steps: tuple[int, ...] = (1, 2, 3),
     reverses: tuple[ReverseName, ...] = ("uniform",),
-    likelihoods: tuple[str, ...] = ("gaussian", "bernoulli"),
+    likelihoods: tuple[Likelihood, ...] = ("gaussian", "bernoulli"),
 ) -> list[Problem]:
     found = []
     for reverse, proposal, barker, likelihood, bookkeeping, steps in itertools.product(

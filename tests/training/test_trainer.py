@@ -12,6 +12,7 @@ from metvae_cli.data.base import Split
 from metvae_cli.errors import RunError
 from metvae_cli.training import trainer as trainer_module
 from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.metrics import weighted_loss
 from metvae_cli.training.trainer import Trainer
 from tests.training.training import BATCHES, differences, make, notes, whole
 
@@ -146,6 +147,44 @@ def test_warming_up_weighs_the_likelihood_and_scales_the_loss(tmp_path: Path, mo
     gradient = trainer.parameters[0].grad
     assert gradient is not None
     assert torch.equal(gradient, torch.full_like(gradient, 0.25))
+
+
+def test_the_score_function_is_warmed_up(tmp_path: Path) -> None:
+    """Its weight is 0, 1/2 and 1 in the epochs; the gradient is the pathwise one plus so much of it."""
+    trainer = make(tmp_path, "trainer.score_warmup_epochs=2", "trainer.max_epochs=3")
+    assert [trainer.settings.score_weight(epoch) for epoch in range(4)] == [0.0, 0.5, 1.0, 1.0]
+    learner = trainer.learner
+    x = learner.dataset.batch(torch.arange(64))
+    output = learner.objective(learner.model, learner.sampler, x)
+    assert output.score_loss is not None
+    parameters = [*learner.model.parameters(), *learner.sampler.parameters()]
+    score, full, half, none = (
+        torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+        for loss in (output.score_loss, *(weighted_loss(output, weight) for weight in (1.0, 0.5, 0.0)))
+    )
+    assert any(part.abs().max() > 0 for part in score)
+    for s, a, b, c in zip(score, full, half, none, strict=True):
+        assert torch.allclose(a - 0.5 * s, b, atol=1e-6)
+        assert torch.allclose(a - s, c, atol=1e-6)
+    assert torch.equal(weighted_loss(output, 0.0).detach(), output.loss.detach())
+    assert trainer.fit() == "max_epochs"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_inference_iterations_leave_the_model_as_it_is(tmp_path: Path, optimizer: str) -> None:
+    """Two of three iterations change the encoder alone, whatever moments the optimizer has."""
+    words = ("trainer.inference_iterations=2", f"optimizer={optimizer}")
+    before = None
+    for iterations in range(1, 8):
+        trainer = make(tmp_path / str(iterations), *words, f"trainer.max_iterations={iterations}")
+        trainer.fit()
+        model = trainer.learner.model
+        parts = model.generative_parameters(), model.inference_parameters()
+        now = [torch.cat([parameter.detach().flatten() for parameter in part]) for part in parts]
+        if before is not None:
+            assert torch.equal(now[0], before[0]) == (iterations % 3 != 0)
+            assert not torch.equal(now[1], before[1])
+        before = now
 
 
 @pytest.mark.parametrize(
