@@ -12,7 +12,7 @@ from metvae_cli import __version__
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 
-PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "scikit-learn", "zuko")
 GIT_SECONDS = 5
 
 Facts = dict[str, str | int | bool | list[str] | None]
