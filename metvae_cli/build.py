@@ -31,6 +31,7 @@ from metvae_cli.kernels.base import Proposal, ProposalFamily
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
+from metvae_cli.objectives.weights import WeightObjective, draws_decisions
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
@@ -88,6 +89,9 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
     wired = {"num_steps": sampler.num_steps}
     objective = cast(Objective, construct(config["objective"], "objective", plugins, wired))
     notes = validate(objective, sampler)
+    if settings.score_warmup_epochs and not (isinstance(objective, WeightObjective) and draws_decisions(sampler)):
+        notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
+    _check_inference_iterations(settings, len(dataset.train), source.batch_size)
     parameters = [*model.parameters(), *sampler.parameters()]
     if settings.threads is None:
         small = sum(parameter.numel() for parameter in parameters) < _SMALL
@@ -191,7 +195,17 @@ def validate(objective: Objective, sampler: Sampler) -> list[str]:
     try:
         return objective.validate(sampler)
     except ValueError as error:
-        raise ConfigError(key_name("objective", str(error))) from error
+        whole = str(error).startswith("objective=")  # about the choice, and not about one of its keys
+        raise ConfigError(str(error) if whole else key_name("objective", str(error))) from error
+
+
+def _check_inference_iterations(settings: TrainerSettings, num_train: int, batch_size: int) -> None:
+    total = settings.max_epochs * -(-num_train // batch_size)
+    if settings.inference_iterations >= total:
+        raise ConfigError(
+            f"trainer.inference_iterations={settings.inference_iterations}: the decoder would never be trained in the "
+            f"{total} iterations of trainer.max_epochs={settings.max_epochs}; lower the one or raise the other"
+        )
 
 
 def prepare_device(settings: TrainerSettings) -> torch.device:

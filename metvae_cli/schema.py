@@ -121,6 +121,7 @@ def _word(hint: Any) -> str:
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """`; did you mean X?`, or the known words if none is near and they are few."""
     # A key is more likely one of its own node than one of another length.
+    known = [name for name in known if not name.rpartition(".")[2].startswith("_")]
     siblings = [name for name in known if name.count(".") == word.count(".")]
     near = difflib.get_close_matches(word, siblings, n=1) or difflib.get_close_matches(word, known, n=1)
     if near:

@@ -99,7 +99,8 @@ def _changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).get("trainer", {})
     for key in given:
         if key not in config["trainer"]:
-            raise ConfigError(f"trainer.{key}: unknown key{did_you_mean(key, list(config['trainer']))}")
+            known = [f"trainer.{name}" for name in config["trainer"]]
+            raise ConfigError(f"trainer.{key}: unknown key{did_you_mean(f'trainer.{key}', known)}")
     if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
         raise ConfigError("trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume")
     return {**config, "trainer": {**config["trainer"], **given}}

@@ -70,18 +70,19 @@ def _rows(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
     ]
     if "test/nll_of_true_process" in summary:
         rows.append(("test log-likelihood of the true process", f"{-summary['test/nll_of_true_process']:.3f}"))
-    rows += _chain_rows(summary, config["sampler"].get("acceptance", "none"))
+    sampler = config["sampler"]
+    rows += _chain_rows(summary, sampler.get("acceptance", "none"), sampler.get("skip_threshold") is not None)
     if summary["bad_steps"]:
         rows.append(("steps skipped (not finite)", str(summary["bad_steps"])))
     return [
         *rows,
         ("seconds of training, with validation", f"{summary['seconds']:.1f}"),
-        ("decoder evaluations", f"{summary['decoder_evaluations']:,}"),
+        ("decoder evaluations in training", f"{summary['decoder_evaluations']:,}"),
         ("stopped by", str(summary["stopped"])),
     ]
 
 
-def _chain_rows(summary: Mapping[str, Any], acceptance: str) -> list[tuple[str, str]]:
+def _chain_rows(summary: Mapping[str, Any], acceptance: str, skips: bool) -> list[tuple[str, str]]:
     """Acceptance and step size of each step; what the first means depends on the rule."""
     meaning = {
         "metropolis": "acceptance per step",
@@ -89,7 +90,10 @@ def _chain_rows(summary: Mapping[str, Any], acceptance: str) -> list[tuple[str, 
         "none": "acceptance per step, had there been a Metropolis test",
     }
     rows = []
-    for prefix, label in (("train/accept_", meaning[acceptance]), ("step_size/", "step size per step")):
+    labels = [("train/accept_", meaning[acceptance]), ("step_size/", "step size per step")]
+    if skips:
+        labels.insert(1, ("train/moved_", "moves made per step, the others skipped"))
+    for prefix, label in labels:
         names = sorted((name for name in summary if name.startswith(prefix)), key=lambda name: int(name[len(prefix) :]))
         if names:
             digits = 2 if prefix.startswith("train") else 3

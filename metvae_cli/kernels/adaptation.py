@@ -91,26 +91,35 @@ class DualAveraging(Adaptation):
     ) -> None:
         super().__init__()
         check_target(target_accept)
-        self._step_sizes = tuple(step_sizes)
+        self._groups = steps_by_size(step_sizes)
         self.target_accept, self.gamma, self.offset, self.decay = target_accept, gamma, offset, decay
-        start = torch.stack([step_size.log_value.detach() for step_size in step_sizes])
+        start = torch.stack([step_size.log_value.detach() for step_size, _ in self._groups])
         self.register_buffer("errors", torch.zeros_like(start))
         self.register_buffer("centre", start + math.log(10))
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, outcome: Outcome) -> None:
-        """Move each step size by the mean error of its acceptance so far."""
-        acceptance = outcome.metropolis_prob.mean((1, 2))
+        """Move each step size by the mean error, so far, of the acceptance of the steps that have it."""
+        each = outcome.metropolis_prob.mean((1, 2))
+        acceptance = torch.stack([each[steps].mean() for _, steps in self._groups])
         if not torch.isfinite(acceptance).all():
             return
         self.count += 1
         weight = 1 / (self.count + self.offset)
         self.errors.lerp_(self.target_accept - acceptance, weight)
         log_value = self.centre - self.count.sqrt() / self.gamma * self.errors
-        for step_size, value in zip(self._step_sizes, log_value, strict=True):
+        for (step_size, _), value in zip(self._groups, log_value, strict=True):
             step_size.log_value.copy_(value)
             step_size.log_settled.lerp_(value, self.count**-self.decay)
+
+
+def steps_by_size(step_sizes: Sequence[StepSize]) -> list[tuple[StepSize, list[int]]]:
+    """Each step size once, with the steps that have it: they may share one."""
+    groups: dict[int, tuple[StepSize, list[int]]] = {}
+    for step, step_size in enumerate(step_sizes):
+        groups.setdefault(id(step_size), (step_size, []))[1].append(step)
+    return list(groups.values())
 
 
 class VarianceSensitive(Adaptation):

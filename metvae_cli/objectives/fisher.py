@@ -14,7 +14,13 @@ from torch import Tensor
 
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
-from metvae_cli.objectives.split_gradient import draw, end_with_graph, report, require_posterior_chain
+from metvae_cli.objectives.split_gradient import (
+    draw,
+    end_with_graph,
+    report,
+    require_posterior_chain,
+    unused_by_split,
+)
 from metvae_cli.samplers.chain import Sampler
 
 
@@ -45,5 +51,5 @@ class FisherObjective:
 
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse a chain that is not invariant for the posterior (ValueError with the remedy)."""
-        require_posterior_chain("hoffman", sampler)
-        return []
+        require_posterior_chain("hoffman", sampler, self.num_samples)
+        return unused_by_split(sampler)

@@ -64,6 +64,15 @@ def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = T
         )
 
 
+def require_chains_for_scale(sampler: Sampler, num_samples: int) -> None:
+    """Raise ValueError where an adapted scale would have nothing to adapt to."""
+    if sampler.precondition == "adapted" and num_samples < 2:
+        raise ValueError(
+            f"num_samples={num_samples}: an adapted scale is the spread of the chains of a datum; "
+            "set objective.num_samples=2 or more, or sampler.precondition=encoder"
+        )
+
+
 def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
     """What is sound but worth a word."""
     found = []
@@ -78,16 +87,21 @@ def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
             f"mass to rejections that cannot happen (up to K log 2 = {loss:.2f} nats are lost; barker loses less, "
             "sampler.reverse=learned too)"
         )
-    cost = f"{sampler.evaluations} evaluations of the decoder per chain"
-    if sampler.decisions == "enumerated":
-        found.append(f"sampler.decisions=enumerated: {2**sampler.num_steps} histories of each chain, {cost}")
-    if sampler.reverse.is_exact:
-        found.append(f"sampler.reverse=exact: looks back on {2**sampler.num_steps} histories of each end, {cost}")
+    count = 2**sampler.num_steps
+    doubling = [f"sampler.decisions=enumerated: {count} histories of each chain"] * (sampler.decisions == "enumerated")
+    doubling += [f"sampler.reverse=exact: looks back on {count} histories of each end"] * sampler.reverse.is_exact
+    if doubling:
+        found.append(f"{'; '.join(doubling)}; {sampler.evaluations} evaluations of the decoder per chain in all")
+    if bookkeeping == "path" and any(kernel.proposal.fixes_noise for kernel in sampler.steps):
+        found.append(
+            "sampler.noise=fixed: a valid but loose bound, since each refreshment shrinks the momentum (D log "
+            "(1 / persistence) nats per step are lost where the chain is long; sampler.noise=averaged loses none)"
+        )
     if any(isinstance(kernel, Unadjusted) and kernel.skip_threshold is not None for kernel in sampler.steps):
         found.append(
             "sampler.skip_threshold: a bound, whose gradient leaves out how many moves are skipped changes with the "
             "parameters"
         )
-    if sampler.detach_forces:
+    if sampler.detach_forces and sampler.needs_score:
         found.append("sampler.detach_forces=true: the gradient is biased (scores are treated as constants)")
     return found

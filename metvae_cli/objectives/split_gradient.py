@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior, SplitModel
 from metvae_cli.objectives.functionals import Functional, mean
-from metvae_cli.objectives.soundness import refuse_path_options
+from metvae_cli.objectives.soundness import refuse_path_options, require_chains_for_scale
 from metvae_cli.objectives.weights import detach, make_path, with_value
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.trajectory import Trajectory
@@ -91,21 +91,46 @@ def carrier(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     return total
 
 
-def require_posterior_chain(name: str, sampler: Sampler) -> None:
+def require_posterior_chain(name: str, sampler: Sampler, num_samples: int) -> None:
     """Raise ValueError unless every step is invariant for the posterior itself and nothing of the chain is learned."""
     if not (sampler.is_invariant and sampler.schedule.is_constant):
         raise ValueError(
-            f"num_samples: objective={name} needs a chain that is invariant for the posterior; set sampler=hmc "
+            f"objective={name}: needs a chain that is invariant for the posterior; set sampler=hmc "
             "sampler.acceptance=metropolis sampler.schedule=constant and sampler.num_steps to 1 or more"
         )
-    if any(parameter.requires_grad for parameter in sampler.parameters()):
-        raise ValueError(
-            f"num_samples: objective={name} gives the sampler no gradient; set sampler.step_size_rule=adapted "
-            "or fixed, and sampler.reverse=uniform"
-        )
     refuse_path_options(f"objective={name}", sampler)
+    if learned := _learned(sampler):
+        raise ValueError(
+            f"objective={name}: gives the sampler no gradient, so that {' and '.join(learned)} would not be learned; "
+            "set sampler.step_size_rule=adapted or fixed with sampler=hmc, langevin or random_walk, "
+            "and no learn_ option"
+        )
     if sampler.clones:
         raise ValueError(
-            f"num_samples: objective={name} needs a chain that is invariant for the posterior, and the one of a copied "
-            "decoder is another; set sampler.cloned_decoder=false"
+            f"objective={name}: needs a chain that is invariant for the posterior, and the one of a copied decoder is "
+            "another; set sampler.cloned_decoder=false"
         )
+    require_chains_for_scale(sampler, num_samples)
+
+
+def _learned(sampler: Sampler) -> list[str]:
+    """What of a sampler waits for a gradient."""
+    words = {
+        "log_value": "step sizes",
+        "logit": "persistence or coins",
+        "bijection": "flows",
+        "schedule": "the schedule",
+    }
+    names = [name for name, parameter in sampler.named_parameters() if parameter.requires_grad]
+    found = [said for part, said in words.items() if any(part in name for name in names)]
+    return found or ["its parameters"] * bool(names)
+
+
+def unused_by_split(sampler: Sampler) -> list[str]:
+    """Notes on options that have no effect where no gradient passes through the chain."""
+    found = []
+    if sampler.detach_forces:
+        found.append("sampler.detach_forces=true: has no effect, since no gradient passes through this chain")
+    if any(kernel.proposal.fixes_noise for kernel in sampler.steps):
+        found.append("sampler.noise=fixed: has no effect, since the chain enters no weight")
+    return found

@@ -19,7 +19,13 @@ from torch import Tensor
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import mean, without_each
-from metvae_cli.objectives.split_gradient import draw, end_with_graph, report, require_posterior_chain
+from metvae_cli.objectives.split_gradient import (
+    draw,
+    end_with_graph,
+    report,
+    require_posterior_chain,
+    unused_by_split,
+)
 from metvae_cli.samplers.chain import Sampler
 
 
@@ -54,8 +60,8 @@ class ContrastiveObjective:
 
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse a chain that is not invariant for the posterior (ValueError with the remedy)."""
-        require_posterior_chain("vcd", sampler)
-        return []
+        require_posterior_chain("vcd", sampler, self.num_samples)
+        return unused_by_split(sampler)
 
 
 def divergence(output: ObjectiveOutput) -> Tensor:

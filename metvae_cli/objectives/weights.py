@@ -25,7 +25,7 @@ from metvae_cli.objectives import functionals
 from metvae_cli.objectives.base import ClonedModel, Model, ObjectiveOutput, Posterior
 from metvae_cli.objectives.baseline import RunningBaseline, credits_of_steps, running_score_term
 from metvae_cli.objectives.score_function import Baseline, score_term
-from metvae_cli.objectives.soundness import notes, refuse
+from metvae_cli.objectives.soundness import notes, refuse, require_chains_for_scale
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.enumeration import enumerate_decisions
 from metvae_cli.samplers.trajectory import Trajectory
@@ -144,6 +144,8 @@ class WeightObjective:
         refuse(self.bookkeeping, sampler)
         self._refuse_options(sampler)
         found = notes(self.bookkeeping, sampler)
+        if self.baseline == "running" and not draws_decisions(sampler):
+            found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
         if self.functional_name == "log_mean_exp" and self.num_samples == 1:
             found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
@@ -156,13 +158,10 @@ class WeightObjective:
         if self.baseline == "leave_one_out" and draws_decisions(sampler) and self.num_samples < 2:
             raise ValueError(
                 f"num_samples={self.num_samples}: the gradient through accept and reject decisions needs at least 2 "
-                "chains per datum for its leave-one-out baseline; set objective.num_samples=2 or more"
+                "chains per datum for its leave-one-out baseline; set objective.num_samples=2 or more, or "
+                "objective.baseline=running"
             )
-        if sampler.precondition == "adapted" and self.num_samples < 2:
-            raise ValueError(
-                f"num_samples={self.num_samples}: an adapted scale is the spread of the chains of a datum; "
-                "set objective.num_samples=2 or more, or sampler.precondition=encoder"
-            )
+        require_chains_for_scale(sampler, self.num_samples)
         if self.baseline == "running" and self.functional_name != "mean" and self.num_samples > 1:
             raise ValueError(
                 f"baseline=running: credits single chains, and functional={self.functional_name} mixes those of a "

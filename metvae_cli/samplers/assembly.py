@@ -93,6 +93,7 @@ def assemble_sampler(
         ValueError: a number is out of range, or two options contradict each other
     """
     _check(make_proposals, num_steps, step_size_rule, per_dimension, target_accept)
+    _check_unused(schedule, schedule_start, reverse, reverse_detach)
     dim = latent_dim if per_dimension else None
     shared = StepSize(step_size, step_size_rule, dim)
     each = [StepSize(step_size, step_size_rule, dim) if per_step else shared for _ in range(num_steps)]
@@ -171,7 +172,19 @@ def _check(
             "per_dimension=true: one acceptance rate cannot tell dimensions apart; "
             "set step_size_rule=learned or per_dimension=false"
         )
+    if per_dimension and rule == "fixed":
+        raise ValueError("per_dimension=true: fixed step sizes are all the same; set step_size_rule=learned")
     check_target(target)
+
+
+def _check_unused(
+    schedule: ScheduleName, schedule_start: ScheduleStart, reverse: ReverseName, reverse_detach: bool
+) -> None:
+    """Options that would be read by nothing."""
+    if schedule_start != "linear" and schedule != "learned":
+        raise ValueError(f"schedule_start={schedule_start}: is of schedule=learned only; set schedule_start=linear")
+    if reverse_detach and reverse != "learned":
+        raise ValueError("reverse_detach=true: is of reverse=learned only; set reverse_detach=false")
 
 
 def _check_together(

@@ -86,15 +86,16 @@ class Sampler(nn.Module):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the path per chain: one at z_0, and those of each proposal.
+        """Evaluations of the decoder per chain: one at z_0, and those of each proposal.
 
-        Enumerated decisions double the chains with each step; the exact reverse distribution looks back from each end.
+        Enumerated decisions double the chains with each step; the exact reverse distribution looks back from each end;
+        a copied decoder leaves the weighing of each end to the decoder itself.
         """
         each = [kernel.proposal.evaluations for kernel in self.steps]
         enumerated = self.decisions == "enumerated"
         forwards = sum(cost * (2**k if enumerated else 1) for k, cost in enumerate(each))
         back = sum(cost * 2**k for k, cost in enumerate(reversed(each))) if self.reverse.is_exact else 0
-        return 1 + forwards + back * (2 ** len(each) if enumerated else 1)
+        return 1 + forwards + (back + self.clones) * (2 ** len(each) if enumerated else 1)
 
     def frame(self, mean: Tensor, scale: Tensor) -> Frame | None:
         """The coordinates of the moves for data whose q(z | x) has this mean and scale, (B, D)."""

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, concatenate
+from metvae_cli.densities import AnnealedPath, concatenate, select
 from metvae_cli.kernels.base import Kernel, StepNoise
-from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
+from metvae_cli.kernels.metropolis_hastings import MetropolisHastings, Origin
 from metvae_cli.samplers.reverse import Reverse
 from metvae_cli.samplers.trajectory import Trajectory
+
+_NO_MASS = 1e4  # nats
 
 
 class Exact(Reverse):
@@ -40,11 +42,20 @@ def _log_sum(trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kerne
     for kernel, beta, noise in reversed(list(zip(kernels, betas, trajectory.noise, strict=True))):
         assert isinstance(kernel, MetropolisHastings)
         assert noise is not None
-        origins = kernel.retrace(points, _for_rows(noise, len(increments)), path, beta, create_graph=create_graph)
-        points = concatenate(origins[0].point, origins[1].point)
-        increments = torch.cat([torch.where(o.possible, increments + o.increment, torch.inf) for o in origins])
+        back = _for_rows(noise, len(increments))
+        stayed, moved = kernel.retrace(points, back, path, beta, create_graph=create_graph)
+        alive = moved.possible & (~stayed.possible | ~_hopeless(moved, stayed))
+        points = concatenate(stayed.point, select(alive, moved.point, stayed.point))
+        kept = torch.where(stayed.possible, increments + stayed.increment, torch.inf)
+        increments = torch.cat([kept, torch.where(alive, increments + moved.increment, torch.inf)])
     log_masses = points.log_initial - increments
     return log_masses.unflatten(0, (-1, len(trajectory.final.z))).logsumexp(0)
+
+
+def _hopeless(one: Origin, other: Origin) -> Tensor:
+    """Where `one` has a mass beside that of `other` that no float holds: going on from there could only overflow."""
+    masses = [(origin.point.log_initial - origin.increment).detach() for origin in (one, other)]
+    return ~(masses[0] > masses[1] - _NO_MASS)
 
 
 def _for_rows(noise: StepNoise, rows: int) -> StepNoise:

@@ -28,8 +28,8 @@ class Board:
             self._writer.add_scalar(name, value, step)
 
     def histogram(self, step: int, name: str, values: Tensor) -> None:
-        """A histogram of the finite values."""
-        finite = values[torch.isfinite(values)]
+        """A histogram of the finite values; TensorBoard's bins end at 1e20."""
+        finite = values[torch.isfinite(values)].clamp(-1e19, 1e19)
         if len(finite):
             self._writer.add_histogram(name, finite.cpu().numpy(), step)
 

@@ -19,7 +19,7 @@ def batch_metrics(output: ObjectiveOutput, model: VAE, likelihood_weight: float 
     reconstruction: log p(x | z_K)       kl: log q(z_0 | x) - log p(z_0)
     log_weight_variance: over the S chains of a datum (0 for one)
     effective_samples: (sum w)^2 / sum w^2, between 1 and S
-    accept_k, divergent_k: acceptance probability and share of divergences of step k
+    accept_k: acceptance probability of step k; moved_k, divergent_k: shares of moves made and of divergences
     """
     log_prior = model.prior.log_prob(output.final.z)
     weights = output.log_weights
@@ -31,8 +31,10 @@ def batch_metrics(output: ObjectiveOutput, model: VAE, likelihood_weight: float 
         "effective_samples": (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp().mean(),
     }
     accept, divergent = output.info.accept_prob.mean((1, 2)), output.info.divergent.float().mean((1, 2))
+    moved = output.info.accepted.float().mean((1, 2))
     for k in range(len(accept)):
         metrics[f"accept_{k + 1}"] = accept[k]
+        metrics[f"moved_{k + 1}"] = moved[k]
         metrics[f"divergent_{k + 1}"] = divergent[k]
     return metrics
 

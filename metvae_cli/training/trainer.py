@@ -145,7 +145,7 @@ class Trainer:
         if self.state.consecutive_bad_steps >= self.settings.max_bad_steps:
             raise RunError(
                 f"{self.state.consecutive_bad_steps} consecutive steps had a loss or gradient that was not finite: "
-                "lower optimizer.lr, sampler.step_size or trainer.clip_norm"
+                "lower optimizer.lr or sampler.step_size"
             )
 
     def _end_of_epoch(self) -> None:

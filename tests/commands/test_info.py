@@ -15,7 +15,7 @@ from metvae_cli.errors import ConfigError
 
 NAMES = [
     *["metvae", "python", "torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "scikit-learn"],
-    *["platform", "cpus", "torch threads", "devices", "configs", "digits", "mnist", "commit"],
+    *["zuko", "platform", "cpus", "torch threads", "devices", "configs", "digits", "mnist", "commit"],
 ]
 
 

@@ -42,6 +42,19 @@ def test_dual_averaging_settles_at_its_target(initial: float, target: float, rul
     assert abs(rates.mean() - target) < 0.03
 
 
+def test_steps_that_share_a_size_are_adapted_together() -> None:
+    """Three chains of one step size: their mean acceptance settles at the target, and so does what is used outside."""
+    step_size = StepSize(0.1, "dual_averaging")
+    adaptation = DualAveraging([step_size] * 3, 0.7)
+    for _ in range(400):
+        rates = torch.stack([step(step_size).metropolis_prob for _ in range(3)])
+        adaptation.update(Outcome(rates, torch.zeros(2, 1, 5)))
+    assert abs(step_size().log() - step_size.log_settled) < 0.5
+    step_size.eval()
+    rates = torch.stack([step(step_size).metropolis_prob.mean() for _ in range(100)])
+    assert abs(rates.mean() - 0.7) < 0.03
+
+
 def test_outside_training_the_average_is_used_and_does_not_move() -> None:
     step_size = StepSize(0.3, "dual_averaging")
     adaptation = DualAveraging([step_size], 0.8)

@@ -148,6 +148,19 @@ def test_the_cost_is_what_is_said() -> None:
         assert output.evaluations == 3 * sampler.evaluations == 3 * (1 + moves * proposals[0].evaluations)
 
 
+@pytest.mark.parametrize("acceptance", RULES)
+def test_steps_far_too_long_are_rejected_and_leave_the_gradient_finite(acceptance: AcceptanceName) -> None:
+    """In single precision: where histories could have come from overflows, and they have no mass."""
+    torch.set_default_dtype(torch.float32)
+    for size in (1e3, 1e4, 1e6):
+        proposals: list[Proposal] = [Hamiltonian(StepSize(size, "learned"), 2) for _ in range(NUM_STEPS)]
+        sampler = sampler_of(proposals, acceptance, Exact())
+        output = WeightObjective("path", "mean", 20)(LinearGaussian(0.2, 1.3), sampler, X.float())
+        gradients = torch.autograd.grad(output.loss, list(sampler.parameters()))
+        assert torch.isfinite(output.log_weights).all()
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
 def hamiltonians(step_sizes: Sequence[StepSize]) -> list[Proposal]:
     return [Hamiltonian(step_size) for step_size in step_sizes]
 

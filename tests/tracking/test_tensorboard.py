@@ -80,3 +80,10 @@ def test_rows_and_weights_go_to_their_places(tmp_path: Path) -> None:
     assert found.Scalars("val/bound")[0].value == -3.0
     histogram = found.Histograms("val/log_weights")[0].histogram_value
     assert (histogram.min, histogram.max) == (-2.0, 2.0)
+
+
+def test_values_beyond_the_bins_of_tensorboard_are_no_failure(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.histogram(1, "weights", torch.tensor([-1e30, -1e25, 3e20]))
+    board.close()
+    assert events(tmp_path).Histograms("weights")[0].histogram_value.num == 3
