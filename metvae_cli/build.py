@@ -7,6 +7,8 @@ those of the values below that their signature asks for:
     latent_dim        D                              every component
     event_shape       shape of one datum             encoder
     parameter_shape   of the likelihood's output     decoder
+    visible_dim       coordinates the decoder sees   encoder (and the decoder's own latent_dim)
+    encoder, draw_data, bounded                      prior, if it is made of encoded data
     num_steps         K                              objective
     step_size         a kernel's StepSize            proposal
 """
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from metvae_cli.data.base import Dataset, DatasetSource
 from metvae_cli.errors import ConfigError
@@ -32,6 +35,7 @@ from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
 from metvae_cli.objectives.weights import WeightObjective, draws_decisions
+from metvae_cli.paths import config_dir
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
@@ -138,16 +142,48 @@ def build_model(
     wired: dict[str, Any] = {"latent_dim": config["latent_dim"], "event_shape": event_shape}
     likelihood = cast(Any, construct(config["likelihood"], "likelihood", plugins, wired))
     if dataset.support not in likelihood.supports:
-        chosen = config["likelihood"]["_target_"].rpartition(".")[2]
-        raise ConfigError(
-            f"likelihood={chosen}: does not fit {dataset.name}, whose values are {dataset.support}; {likelihood.remedy}"
-        )
+        raise ConfigError(_misfit(config, dataset))
     wired["parameter_shape"] = likelihood.parameter_shape(event_shape)
-    prior = cast(Any, construct(config["prior"], "prior", plugins, wired))
-    encoder = cast(Any, construct(config["encoder"], "encoder", plugins, wired))
-    decoder = cast(Any, construct(config["decoder"], "decoder", plugins, wired))
+    prior, encoder = _prior_and_encoder(config, plugins, wired, dataset)
+    decoder = cast(Any, construct(config["decoder"], "decoder", plugins, {**wired, "latent_dim": prior.visible_dim}))
     sampler = build_sampler(config, plugins)
     return VAE(prior, encoder, decoder, likelihood, cloned=sampler.clones), sampler
+
+
+def _prior_and_encoder(
+    config: Mapping[str, Any], plugins: Sequence[str], wired: Mapping[str, Any], dataset: Dataset
+) -> tuple[Any, Any]:
+    """Either may need the other: a prior the encoder (VampPrior), an encoder what the decoder sees (two levels)."""
+    target = config["prior"].get("_target_")
+    uses_encoder = target and "encoder" in inspect.signature(find_class(target, "prior", plugins)).parameters
+    if not uses_encoder:
+        prior = cast(Any, construct(config["prior"], "prior", plugins, wired))
+        levels = {**wired, "visible_dim": prior.visible_dim}
+        return prior, construct(config["encoder"], "encoder", plugins, levels)
+    levels = {**wired, "visible_dim": wired["latent_dim"]}
+    encoder = construct(config["encoder"], "encoder", plugins, levels)
+
+    def draw_data(count: int) -> Tensor:
+        return dataset.batch(torch.randint(len(dataset.train), (count,)))
+
+    bounded = dataset.support in ("binary", "levels", "unit")
+    data = {"encoder": encoder, "draw_data": draw_data, "bounded": bounded}
+    return cast(Any, construct(config["prior"], "prior", plugins, {**wired, **data})), encoder
+
+
+def _misfit(config: Mapping[str, Any], dataset: Dataset) -> str:
+    """That the likelihood is none of these data, and which are."""
+    chosen = config["likelihood"]["_target_"].rpartition(".")[2]
+    fitting = []
+    for path in sorted((config_dir() / "likelihood").glob("*.yaml")):
+        target = cast(DictConfig, OmegaConf.load(path))["_target_"]
+        if dataset.support in cast(Any, find_class(target, "likelihood", [])).supports:
+            fitting.append(path.stem)
+    grey = ", or another dataset.binarization" if "binarization" in config["dataset"] else ""
+    return (
+        f"likelihood={chosen}: does not fit {dataset.name}, whose values are {dataset.support}; "
+        f"set likelihood={' or '.join(fitting)}{grey}"
+    )
 
 
 def build_sampler(config: Mapping[str, Any], plugins: Sequence[str]) -> Sampler:

@@ -27,8 +27,8 @@ FILES = sorted(path for path in config_dir().glob("*/*.yaml") if path.parent.nam
 EXPERIMENTS = sorted(path.stem for path in config_dir().glob("experiment/*.yaml"))
 # What the program itself knows and hands to a constructor that asks for it.
 WIRED = {
-    "prior": ("latent_dim",),
-    "encoder": ("latent_dim", "event_shape"),
+    "prior": ("latent_dim", "encoder", "draw_data", "bounded"),
+    "encoder": ("latent_dim", "event_shape", "visible_dim"),
     "decoder": ("latent_dim", "parameter_shape"),
     "sampler": ("latent_dim", "context_dim", "num_steps", "step_size"),
 }
@@ -83,6 +83,7 @@ def test_every_key_that_may_be_set_is_shown(path: Path) -> None:
         if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     }
     known -= {"latent_dim", "context_dim", "event_shape", "parameter_shape", "make_proposals", "parameters"}
+    known -= {"visible_dim", "encoder", "draw_data", "bounded"}
     known -= {"num_steps"} if group == "objective" else set()
     known -= {"max_epochs"} if group == "optimizer" else set()
     assert node.keys() - {"_target_"} == known

@@ -24,8 +24,9 @@ BELOW: dict[str, set[str]] = {
     "evaluation": {"objectives", "models", "data"},
     "objectives": {"samplers"},
     "samplers": {"kernels", "models"},
-    "kernels": {"densities"},
-    "models": {"densities"},
+    "kernels": {"densities", "bijections"},
+    "models": {"densities", "bijections"},
+    "bijections": set(),
     "data": set(),
     "densities": set(),
 }

@@ -143,6 +143,7 @@ def _summary(
         "test/data": len(test.per_datum),
         "test/samples": experiment.settings.test_samples,
         "test/effective_samples": test.effective_samples.mean().item(),
+        **_bits_per_dimension(experiment, test),
         **_exact(experiment),
         "epochs": state.epoch + state.batch / trainer.num_batches,
         "best_epoch": state.best_epoch,
@@ -171,6 +172,18 @@ def _test_index(test: Split, limit: int | None) -> Tensor:
     if limit is None or limit >= len(test):
         return torch.arange(len(test))
     return torch.randperm(len(test), generator=torch.Generator().manual_seed(_TEST_SEED))[:limit]
+
+
+def _bits_per_dimension(experiment: Experiment, test: LogLikelihood) -> dict[str, float]:
+    """The test number per value of a datum, for discrete values and for dequantized grey levels.
+
+    The density of a dequantized level, in [0, 1), is over intervals of 1/256: log 256 nats per value more.
+    """
+    dataset = experiment.learner.dataset
+    offset = math.log(256) if dataset.dequantize else 0.0
+    if not (dataset.dequantize or experiment.learner.model.likelihood.is_discrete):
+        return {}
+    return {"test/bits_per_dimension": (offset - test.mean / math.prod(dataset.event_shape)) / math.log(2)}
 
 
 def _exact(experiment: Experiment) -> dict[str, float]:

@@ -68,6 +68,8 @@ def _rows(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
         ),
         ("effective importance samples", f"{summary['test/effective_samples']:.1f}"),
     ]
+    if "test/bits_per_dimension" in summary:
+        rows.append(("test bits per dimension", f"{summary['test/bits_per_dimension']:.4f}"))
     if "test/nll_of_true_process" in summary:
         rows.append(("test log-likelihood of the true process", f"{-summary['test/nll_of_true_process']:.3f}"))
     sampler = config["sampler"]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from metvae_cli.bijections import Bijection, TransformName
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.kernels.base import Proposal, Proposed
-from metvae_cli.kernels.flow import Bijection, TransformName, flow_context
+from metvae_cli.kernels.flow import flow_context
 
 
 class Independent(Proposal):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 from torch.nn.functional import pad
 
-from metvae_cli.models.encoders import mean_field_gaussian
+from metvae_cli.models.posteriors import FlowName, Head, HeadName
 
 
 class DoubleConv(nn.Module):
@@ -43,28 +43,40 @@ class DoubleConv(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Mean-field Gaussian q(z | x) = N(mean(x), diag(scale(x)^2)) from convolutions that halve the image between them.
+    """q(z | x) from convolutions that halve the image between them.
 
     Args:
         event_shape: (C, H, W) of one datum
         latent_dim: D
         channels: of each resolution, from the finest to the coarsest
+        head, rank, flow, flow_layers, flow_hidden: what it ends in, see `posteriors.Head`
 
     Raises:
-        ValueError: not an image, or one too small to be halved so often; a number of channels below 1
+        ValueError: not an image, or one too small to be halved so often; a number is out of range
     """
 
-    def __init__(self, event_shape: Sequence[int], latent_dim: int, channels: Sequence[int] = (16, 32, 64, 64)) -> None:
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        latent_dim: int,
+        channels: Sequence[int] = (16, 32, 64, 64),
+        head: HeadName = "mean_field",
+        rank: int = 2,
+        flow: FlowName = "none",
+        flow_layers: int = 2,
+        flow_hidden: Sequence[int] = (64,),
+    ) -> None:
         super().__init__()
+        self.head = Head(latent_dim, head, rank, flow, flow_layers, flow_hidden)
         height, width = _coarsest_size("event_shape", event_shape, channels, "encoder=mlp")
         layers: list[nn.Module] = [DoubleConv(event_shape[0], channels[0], channels[0])]
         for channels_in, channels_out in pairwise(channels):
             layers += [nn.MaxPool2d(2), DoubleConv(channels_in, channels_out, channels_out)]
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, 2 * latent_dim))
+        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, self.head.size))
 
-    def forward(self, x: Tensor) -> Independent:
+    def forward(self, x: Tensor) -> Distribution:
         """(B, C, H, W) -> distribution with batch shape (B,) and event shape (D,)."""
-        return mean_field_gaussian(self.net(x))
+        return self.head(self.net(x))
 
 
 class ConvDecoder(nn.Module):

@@ -6,13 +6,19 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from metvae_cli.densities import LogDensity
 
 
 class Prior(Protocol):
-    """p(z)."""
+    """p(z). visible_dim: how many of the D coordinates, the first ones, the decoder sees."""
+
+    visible_dim: int
+
+    def density(self) -> LogDensity:
+        """log p(z), (S, B, D) -> (S, B)."""
+        ...
 
     def log_prob(self, z: Tensor) -> Tensor:
         """(S, B, D) -> (S, B)."""
@@ -27,7 +33,7 @@ class Likelihood(Protocol):
     """p(x | z) given the decoder's output."""
 
     supports: tuple[str, ...]
-    remedy: str
+    is_discrete: bool
 
     def parameter_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the parameters of one datum."""
@@ -57,7 +63,7 @@ class VAE(nn.Module):
     def __init__(
         self,
         prior: Prior,
-        encoder: Callable[[Tensor], Independent],
+        encoder: Callable[[Tensor], Distribution],
         decoder: Callable[[Tensor], Tensor],
         likelihood: Likelihood,
         *,
@@ -69,19 +75,20 @@ class VAE(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         parts = cast("list[nn.Module]", [prior, decoder, likelihood])
-        self.clone = copy.deepcopy(nn.ModuleList(parts)) if cloned else None
+        # A prior may use the encoder: the copy uses the same one.
+        self.clone = copy.deepcopy(nn.ModuleList(parts), {id(encoder): encoder}) if cloned else None
 
-    def posterior(self, x: Tensor) -> Independent:
+    def posterior(self, x: Tensor) -> Distribution:
         """The encoder's q(z | x): batch shape (B,), event shape (D,)."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x | z) for z (S, B, D)."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(self.decoder(z[..., : self.prior.visible_dim]))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z), (S, B), in nats."""
-        return self.likelihood.log_prob(self.decoder(z), x)
+        return self.likelihood.log_prob(self.decoder(z[..., : self.prior.visible_dim]), x)
 
     def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
         """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats.
@@ -119,10 +126,12 @@ class VAE(nn.Module):
 def _joint(
     prior: Prior, decoder: Callable[[Tensor], Tensor], likelihood: Likelihood, x: Tensor, likelihood_weight: float
 ) -> LogDensity:
+    log_prior = prior.density()
+
     def log_density(z: Tensor) -> Tensor:
-        log_likelihood = likelihood.log_prob(decoder(z), x)
+        log_likelihood = likelihood.log_prob(decoder(z[..., : prior.visible_dim]), x)
         if likelihood_weight != 1.0:
             log_likelihood = likelihood_weight * log_likelihood
-        return log_likelihood + prior.log_prob(z)
+        return log_likelihood + log_prior(z)
 
     return log_density

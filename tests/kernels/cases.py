@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from metvae_cli.bijections import Bijection
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.kernels.base import Proposal, Proposed
-from metvae_cli.kernels.flow import Bijection, Coin, Flow
+from metvae_cli.kernels.flow import Coin, Flow
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.independent import Independent, IndependentFlow
 from metvae_cli.kernels.langevin import Langevin

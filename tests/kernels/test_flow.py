@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metvae_cli.bijections import Bijection, TransformName
 from metvae_cli.densities import AnnealedPath, Frame, Point
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.base import Proposed
-from metvae_cli.kernels.flow import Bijection, Coin, Flow, FlowProposals, TransformName
+from metvae_cli.kernels.flow import Coin, Flow, FlowProposals
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.step_size import StepSize
 from tests.kernels.cases import stir

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from metvae_cli.bijections import TransformName
 from metvae_cli.densities import AnnealedPath, Frame
-from metvae_cli.kernels.flow import TransformName
 from metvae_cli.kernels.independent import Independent, IndependentFlow
 from tests.kernels.cases import stir
 from tests.targets import normal_log_prob

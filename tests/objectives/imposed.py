@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metvae_cli.bijections import Bijection
 from metvae_cli.densities import AnnealedPath
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.base import Proposal
-from metvae_cli.kernels.flow import Bijection, Coin, Flow
+from metvae_cli.kernels.flow import Coin, Flow
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.langevin import Langevin
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from metvae_cli.bijections import Bijection
 from metvae_cli.kernels.base import Proposal
-from metvae_cli.kernels.flow import Bijection, Coin, Flow, FlowProposals
+from metvae_cli.kernels.flow import Coin, Flow, FlowProposals
 from metvae_cli.kernels.independent import Independent, IndependentFlow
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.objectives.weights import Bookkeeping, WeightObjective

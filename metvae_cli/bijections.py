@@ -1,0 +1,76 @@
+"""Bijections of R^D with their log-determinants: the maps that flow proposals, encoders and priors are made of."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from zuko.flows import MAF, NSF, RealNVP
+from zuko.flows.gaussianization import ElementWiseTransform
+from zuko.lazy import LazyComposedTransform
+
+TransformName = Literal["realnvp", "spline", "autoregressive", "affine"]
+NEAR_IDENTITY = 0.1
+
+
+class Bijection(nn.Module):
+    """A map of R^D onto itself that starts near the identity, with its inverse and the log-determinants of both.
+
+    Args:
+        latent_dim: D
+        context_dim: C, of what the map is told; 0 for nothing
+        transform: `realnvp` (affine coupling), `spline` (coupling by monotone splines, the identity outside of
+            [-5, 5]), `autoregressive` (affine; its inverse takes D passes) or `affine` (one per coordinate)
+        layers: of the first three; an affine map has one. A single coupling moves only half of the coordinates
+        hidden: widths of the layers of each network
+
+    Raises:
+        ValueError: a number is out of range
+    """
+
+    def __init__(
+        self, latent_dim: int, context_dim: int, transform: TransformName, layers: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers={layers}: must be at least 1")
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden={list(hidden)}: every width must be at least 1")
+        widths: dict[str, Any] = {"hidden_features": tuple(hidden)}
+        if transform == "affine":
+            self.map = LazyComposedTransform(ElementWiseTransform(latent_dim, context_dim, **widths))
+        elif transform == "realnvp":
+            self.map = RealNVP(latent_dim, context_dim, transforms=layers, **widths).transform
+        elif transform == "spline":  # two passes make a coupling, as cheap backwards as forwards
+            self.map = NSF(latent_dim, context_dim, transforms=layers, passes=2, **widths).transform
+        else:
+            self.map = MAF(latent_dim, context_dim, transforms=layers, **widths).transform
+        _shrink(cast(LazyComposedTransform, self.map))
+
+    def forward(self, w: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """T(w) and log |det dT/dw|, for w (..., D) and a context that broadcasts against it, (..., C)."""
+        return cast(Any, self.map(context)).call_and_ladj(w)
+
+    def inverse(self, w: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The inverse of T at w, and its log-determinant there."""
+        return cast(Any, self.map(context)).inv.call_and_ladj(w)
+
+    def directed(self, w: Tensor, direction: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """T^v w and log |det dT^v/dw|, for w (S, B, D) and v, +1 or -1, (S, B, 1).
+
+        Both directions are computed for all rows. Each gets the origin in place of the rows that go the other way: a
+        row that overflows in the direction it does not take would put NaN into the gradient.
+        """
+        forwards, origin = direction > 0, torch.zeros_like(w)
+        ahead, log_det_ahead = self(torch.where(forwards, w, origin), context)
+        back, log_det_back = self.inverse(torch.where(forwards, origin, w), context)
+        return torch.where(forwards, ahead, back), torch.where(forwards[..., 0], log_det_ahead, log_det_back)
+
+
+def _shrink(transform: LazyComposedTransform) -> None:
+    """Bring the last layers near 0, where every map is the identity; not to 0, where the layers below learn nothing."""
+    with torch.no_grad():
+        for layer in cast(Any, transform.transforms):
+            last = layer.hyper[-1] if hasattr(layer, "hyper") else layer
+            for parameter in last.parameters():
+                parameter *= NEAR_IDENTITY
