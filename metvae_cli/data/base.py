@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Support = Literal["binary", "unit", "real"]
+Support = Literal["binary", "levels", "unit", "real", "counts"]
 Binarization = Literal["dynamic", "static", "threshold", "none"]
 
 
@@ -19,7 +19,8 @@ Binarization = Literal["dynamic", "static", "threshold", "none"]
 class Split:
     """One part of a data set.
 
-    values: (N, *event), uint8 grey levels 0..255 (already binarized data: 0 or 255 only) or float32
+    values: (N, *event), uint8 grey levels 0..255 (already binarized data: 0 or 255 only) or float32; or `LazyValues`,
+        which are used like a tensor
     labels: (N,) int64, or None where the data have none
     """
 
@@ -34,8 +35,10 @@ class Split:
 class Dataset:
     """Train, validation and test splits on one device.
 
-    support: what a batch holds: "binary" {0, 1}, "unit" [0, 1] or "real"
+    support: what a batch holds: "binary" {0, 1}, "levels" k / 255 for k in 0..255, "unit" [0, 1], "real", or "counts"
+        0, 1, 2, ...
     redraw: grey values are probabilities, drawn afresh for every training batch (dynamic binarization)
+    dequantize: grey levels k become (k + u) / 256 with u uniform in [0, 1), drawn afresh for every training batch
     exact_log_likelihood: log p(x) in nats, (B, *event) -> (B,), under the process that made the data, where
         that is known
     """
@@ -46,6 +49,7 @@ class Dataset:
     test: Split
     support: Support
     redraw: bool = False
+    dequantize: bool = False
     exact_log_likelihood: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -54,8 +58,11 @@ class Dataset:
         return tuple(self.train.values.shape[1:])
 
     def batch(self, index: Tensor) -> Tensor:
-        """Training batch x, shape (B, *event), float32: one gather and, if asked, one Bernoulli draw."""
-        x = as_float(self.train.values[index])
+        """Training batch x, shape (B, *event), float32: one gather and, if asked, one random draw."""
+        values = self.train.values[index]
+        if self.dequantize:
+            return dequantized(values)
+        x = as_float(values)
         return torch.bernoulli(x) if self.redraw else x
 
     def held_out(self, split: Split, index: Tensor) -> Tensor:
@@ -72,6 +79,27 @@ class Dataset:
         return replace(self, train=move(self.train), valid=move(self.valid), test=move(self.test))
 
 
+class LazyValues(Protocol):
+    """What stands for the values of a data set that does not fit into memory: they are read when they are asked for."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, *event)."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Data at an index (B,), uint8 or float32, (B, *event)."""
+        ...
+
+    def to(self, device: torch.device) -> "LazyValues":
+        """The same values, given on a device."""
+        ...
+
+
 class DatasetSource(Protocol):
     """What a dataset YAML file names in `_target_`."""
 
@@ -85,6 +113,12 @@ class DatasetSource(Protocol):
 def as_float(values: Tensor) -> Tensor:
     """Grey levels 0..255 to [0, 1]; floats unchanged."""
     return values.float().div_(255.0) if values.dtype == torch.uint8 else values
+
+
+def dequantized(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Grey levels 0..255 to (k + u) / 256, u uniform in [0, 1): continuous values in [0, 1)."""
+    noise = torch.rand(values.shape, device=values.device, generator=generator)
+    return (values.float() + noise) / 256
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> Tensor:

@@ -1,39 +1,55 @@
-"""Grey images to a data set of {0, 1} pixels, in the ways the literature does it, or left grey."""
+"""Grey images to a data set of {0, 1} pixels, in the ways the literature does it, left grey, or dequantized."""
 
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from metvae_cli.data.base import Binarization, Dataset, Split, Support
+from metvae_cli.data.base import Binarization, Dataset, Split, Support, dequantized
 
 # First level whose value in [0, 1] is at least one half: 127 / 255 < 0.5 < 128 / 255.
 HALF_LEVEL = 128
 
 
-def require_binarization(binarization: str) -> None:
-    """Raise ValueError unless `binarization` is one of the known ways."""
+def require_binarization(binarization: str, *, dequantize: bool = False) -> None:
+    """Raise ValueError unless `binarization` is one of the known ways, and leaves grey levels to dequantize."""
     allowed = get_args(Binarization)
     if binarization not in allowed:
         raise ValueError(f"binarization={binarization}: must be one of {', '.join(allowed)}")
+    if dequantize and binarization != "none":
+        raise ValueError(
+            f"dequantize=true: binarization={binarization} leaves no grey levels; set binarization=none or "
+            "dequantize=false"
+        )
 
 
 def binarized_dataset(
-    name: str, train: Split, valid: Split, test: Split, binarization: Binarization, seed: int
+    name: str,
+    train: Split,
+    valid: Split,
+    test: Split,
+    binarization: Binarization,
+    seed: int,
+    *,
+    dequantize: bool = False,
 ) -> Dataset:
     """Data set from three splits of grey levels, each (N, *event) uint8.
 
     dynamic: training pixels are drawn afresh for every batch; validation and test are drawn once
     static: all three splits are drawn once
     threshold: a pixel is 1 where its grey value is at least 0.5
-    none: grey values in [0, 1], support "unit"
+    none: grey levels, as values in [0, 1], support "levels"; or dequantized, support "unit": training data afresh for
+        every batch, validation and test once
 
     What is drawn once depends on `seed` and the split alone, so dynamic and static share their held-out data.
     Binarized pixels are stored as uint8 0 and 255, a quarter of the memory of floats, which `as_float`
     turns into exactly 0 and 1.
     """
     if binarization == "none":
-        return Dataset(name, train, valid, test, support="unit")
+        if not dequantize:
+            return Dataset(name, train, valid, test, support="levels")
+        held_out = (_dequantize(part, seed, number) for number, part in ((1, valid), (2, test)))
+        return Dataset(name, train, *held_out, support="unit", dequantize=True)
     support: Support = "binary"
     if binarization == "threshold":
         return Dataset(name, _threshold(train), _threshold(valid), _threshold(test), support)
@@ -58,6 +74,12 @@ def _draw(split: Split, seed: int, part: int) -> Split:
     # A uniform level in 0..254 is below grey level g with probability exactly g / 255; no floats are made.
     levels = torch.randint(0, 255, split.values.shape, dtype=torch.uint8, generator=generator)
     return Split(_stored(levels < split.values), split.labels)
+
+
+def _dequantize(split: Split, seed: int, part: int) -> Split:
+    """As floats, with a generator of its own for each part of the data."""
+    generator = torch.Generator().manual_seed((seed * 3 + part) % 2**63)
+    return Split(dequantized(split.values, generator), split.labels)
 
 
 def _stored(pixels: Tensor) -> Tensor:

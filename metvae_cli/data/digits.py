@@ -17,6 +17,7 @@ class Digits:
     binarization: dynamic, static, threshold or none
     num_valid, num_test: held-out images; the rest is for training
     split_seed: seed of the split and of the pixels that are drawn once
+    dequantize: with binarization=none: grey levels k become (k + u) / 256, u uniform, for densities on [0, 1]
 
     Raises ValueError for an argument out of range.
     """
@@ -28,15 +29,17 @@ class Digits:
         num_valid: int = 200,
         num_test: int = 300,
         split_seed: int = 0,
+        dequantize: bool = False,
     ) -> None:
         require_at_least(1, batch_size=batch_size, num_valid=num_valid, num_test=num_test)
         require_at_least(0, split_seed=split_seed)
-        require_binarization(binarization)
+        require_binarization(binarization, dequantize=dequantize)
         self.batch_size = batch_size
         self.binarization: Binarization = binarization
         self.num_valid = num_valid
         self.num_test = num_test
         self.split_seed = split_seed
+        self.dequantize = dequantize
 
     def load(self) -> Dataset:
         """The three splits. Raises ConfigError where the held-out parts leave no image for training."""
@@ -56,6 +59,7 @@ class Digits:
             test=Split(images[test], labels[test]),
             binarization=self.binarization,
             seed=self.split_seed,
+            dequantize=self.dequantize,
         )
 
 

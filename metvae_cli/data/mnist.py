@@ -44,6 +44,7 @@ class MNIST:
     download: fetch the files into root/MNIST/raw/ where they are missing
     num_valid: images taken from the end of the 60000 official training images
     split_seed: seed of the pixels that are drawn once
+    dequantize: with binarization=none: grey levels k become (k + u) / 256, u uniform, for densities on [0, 1]
 
     Raises ValueError for an argument out of range.
     """
@@ -56,16 +57,18 @@ class MNIST:
         download: bool = True,
         num_valid: int = 10000,
         split_seed: int = 0,
+        dequantize: bool = False,
     ) -> None:
         require_at_least(1, batch_size=batch_size, num_valid=num_valid)
         require_at_least(0, split_seed=split_seed)
-        require_binarization(binarization)
+        require_binarization(binarization, dequantize=dequantize)
         self.batch_size = batch_size
         self.binarization: Binarization = binarization
         self.root = root
         self.download = download
         self.num_valid = num_valid
         self.split_seed = split_seed
+        self.dequantize = dequantize
 
     def load(self) -> Dataset:
         """The three splits.
@@ -89,6 +92,7 @@ class MNIST:
             test=Split(*_read(folder, TEST_IMAGES, TEST_LABELS)),
             binarization=self.binarization,
             seed=self.split_seed,
+            dequantize=self.dequantize,
         )
 
     def _folder(self) -> Path:

@@ -42,7 +42,7 @@ class GaussianLikelihood(nn.Module):
         ValueError: scale is not positive and finite
     """
 
-    supports: tuple[str, ...] = ("unit", "real")
+    supports: tuple[str, ...] = ("levels", "unit", "real")
     remedy = "set dataset.binarization=none, or likelihood=bernoulli for binary data"
     log_scale: Tensor
 

@@ -36,7 +36,7 @@ def test_threshold_is_one_from_one_half_up() -> None:
 
 def test_none_keeps_grey_levels() -> None:
     dataset = make_dataset("none")
-    assert (dataset.support, dataset.redraw) == ("unit", False)
+    assert (dataset.support, dataset.redraw) == ("levels", False)
     assert torch.equal(dataset.valid.values, grey_split(20).values)
     assert torch.equal(held_out(dataset, dataset.valid), grey_split(20).values / 255)
 
