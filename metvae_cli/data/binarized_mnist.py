@@ -73,7 +73,7 @@ def _find(root: Root) -> Path:
 
 def _split(root: Root, path: Path, part: str, pixels: np.ndarray) -> Split:
     """Pixels 0 and 1, any shape (N, ...), stored as the grey levels 0 and 255."""
-    if not np.isin(pixels, (0, 1)).all():
+    if ((pixels != 0) & (pixels != 1)).any():
         raise root.damaged(path, f"pixels 0 and 1 in {part!r}", "others")
     levels = pixels.astype(np.uint8).reshape(-1, *EVENT) * np.uint8(255)
     return Split(torch.from_numpy(levels))

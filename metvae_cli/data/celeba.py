@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -251,12 +250,12 @@ def _read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def _write_cache(path: Path, images: np.ndarray) -> None:
     """Keep the images for the next time: written beside, then renamed, so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     # Where it cannot be written (a full or read-only disk) the images are decoded again the next time.
     with contextlib.suppress(OSError):
-        descriptor, name = tempfile.mkstemp(prefix=".celeba-", suffix=".npy", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with partial.open("wb") as file:
                 np.save(file, images, allow_pickle=False)
-            os.replace(name, path)
+            os.replace(partial, path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)

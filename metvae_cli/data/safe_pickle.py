@@ -6,6 +6,7 @@ keep what they are given; every other name is refused. Not even numpy's own reco
 
 import io
 import pickle
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,20 @@ class PickledBytes:
 def unpickle(root: Root, path: Path | str, content: bytes) -> PickledBytes:
     """The dictionary of a pickle, as Python 2 or 3 wrote it. Raises ConfigError; runs nothing that it names."""
     try:
+        _refuse_large_memo(content)
         found = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except PICKLE_ERRORS as error:
         raise root.unreadable(path, error) from error
     if type(found) is not dict:
         raise root.damaged(path, "a dictionary", type(found).__name__)
     return PickledBytes(root, path, found)
+
+
+def _refuse_large_memo(content: bytes) -> None:
+    """Raise UnpicklingError where a few bytes would make the unpickler reserve gigabytes."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
+            raise pickle.UnpicklingError(f"it asks for a memo of {argument} entries")
 
 
 def _raw_bytes(raw: object) -> bytes:
