@@ -87,7 +87,9 @@ def test_no_matlab_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     files = FILES | {TRAIN: b"this is no MATLAB file" * 20}
     expect(monkeypatch, files)
     write_files(tmp_path, files)
-    assert f"{tmp_path / TRAIN} cannot be read (" in load_error(SVHN(root=str(tmp_path)))
+    assert f"{tmp_path / TRAIN} is damaged (expected a MATLAB 5 file, found another format)" in load_error(
+        SVHN(root=str(tmp_path))
+    )
 
 
 def test_missing_file_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
