@@ -23,7 +23,7 @@ CHARDATA_URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OM
 # that is there already is judged by its structure.
 CHARDATA_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"
 NUM_TRAIN, NUM_TEST = 24345, 8070
-ALPHABETS = 50
+MAX_LABELS = 2000
 MAX_CHARDATA_BYTES = 1 << 28
 
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"
@@ -112,9 +112,11 @@ def _read_chardata(root: Root, path: Path) -> tuple[Split, Split]:
     if size > MAX_CHARDATA_BYTES:
         raise root.damaged(path, f"at most {MAX_CHARDATA_BYTES} bytes", f"{size}")
     shapes = {"data": [(SIDE * SIDE, NUM_TRAIN)], "testdata": [(SIDE * SIDE, NUM_TEST)]}
-    labelled = {"target", "testtarget"} <= declared(root, path).keys()
-    if labelled:
-        shapes |= {"target": [(ALPHABETS, NUM_TRAIN)], "testtarget": [(ALPHABETS, NUM_TEST)]}
+    found = declared(root, path)
+    labelled = {"target", "testtarget"} <= found.keys()
+    if labelled:  # a column with a single 1 for each image; the two have as many rows as there are labels
+        rows = max(1, min(found["target"][0][:1] + (MAX_LABELS,)))
+        shapes |= {"target": [(rows, NUM_TRAIN)], "testtarget": [(rows, NUM_TEST)]}
     arrays = read_mat(root, path, shapes)
 
     def part(values: str, target: str) -> Split:

@@ -95,12 +95,12 @@ class PickledBytes:
         if not isinstance(state, tuple) or len(state) != 5:
             raise self.root.damaged(self.path, f"an array {key!r}", f"{type(shell).__name__}")
         _, found, dtype, fortran, raw = state
-        if not isinstance(dtype, _DtypeShell) or dtype.name != "u1" or fortran:
-            raise self.root.damaged(self.path, f"{key!r} in bytes, row by row", "another layout")
+        if not isinstance(dtype, _DtypeShell) or dtype.name != "u1":
+            raise self.root.damaged(self.path, f"{key!r} in bytes", "another type")
         data = _raw_bytes(raw)
         if found != shape or len(data) != int(np.prod(shape)):
             raise self.root.damaged(self.path, f"{key!r} of shape {shape}", f"{found} in {len(data)} bytes")
-        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
 
     def integers(self, key: str, count: int, below: int) -> list[int]:
         """A list of `count` integers from 0 to below `below`. Raises ConfigError."""

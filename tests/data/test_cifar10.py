@@ -4,7 +4,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -117,8 +117,12 @@ PLAIN = {"labels": [1, 2, 3], "data": PIXELS[0].reshape(COUNT, -1)}
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_batch_that_python_3_wrote(tmp_path: Path, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = BATCHES | {TEST_BATCH: pickle.dumps(PLAIN, protocol)}
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_batch_that_python_3_wrote(
+    tmp_path: Path, protocol: int, order: Literal["C", "F"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = PLAIN | {"data": np.asarray(PLAIN["data"], order=order)}
+    files = BATCHES | {TEST_BATCH: pickle.dumps(content, protocol)}
     # The oldest protocol writes bytes as escaped text, several characters each.
     monkeypatch.setattr(cifar10, "BYTES_PER_IMAGE", 30_000)
     expect(monkeypatch, files)
@@ -134,8 +138,7 @@ def test_a_batch_that_python_3_wrote(tmp_path: Path, protocol: int, monkeypatch:
         (PLAIN | {"labels": [1, 2, True]}, "expected labels from 0 to 9"),
         (PLAIN | {"labels": None}, "expected 3 labels, found NoneType"),
         (PLAIN | {"data": PLAIN["data"][:2]}, "expected 'data' of shape (3, 3072), found (2, 3072)"),
-        (PLAIN | {"data": PLAIN["data"].astype(np.int16)}, "expected 'data' in bytes, row by row"),
-        (PLAIN | {"data": np.asfortranarray(PLAIN["data"])}, "expected 'data' in bytes, row by row"),
+        (PLAIN | {"data": PLAIN["data"].astype(np.int16)}, "expected 'data' in bytes, found another type"),
         (PLAIN | {"data": [1, 2, 3]}, "expected an array 'data', found list"),
         ({"labels": [1, 2, 3]}, "expected an array 'data', found NoneType"),
         ([1, 2, 3], "expected a dictionary, found list"),

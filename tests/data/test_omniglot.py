@@ -111,7 +111,9 @@ def test_burda_without_labels(tmp_path: Path) -> None:
         ({"data": chardata()["data"].T}, "expected 'data' of 784x12 numbers, found 12x784 double"),
         ({"testdata": chardata()["testdata"] * 255}, "expected 'testdata' in [0, 1], found 0.0 to 255.0"),
         ({"testdata": chardata()["testdata"] * np.nan}, "expected 'testdata' in [0, 1], found nan to nan"),
-        ({"target": np.ones((49, TRAIN))}, "expected 'target' of 50x12 numbers, found 49x12 double"),
+        ({"target": np.ones((50, TRAIN + 1))}, "expected 'target' of 50x12 numbers, found 50x13 double"),
+        ({"target": np.ones((0, TRAIN))}, "expected 'target' of 1x12 numbers, found 0x12 double"),
+        ({"target": np.ones((49, TRAIN))}, "expected 'testtarget' of 49x5 numbers, found 50x5 double"),
     ],
 )
 def test_burda_wrong_content(tmp_path: Path, change: dict[str, np.ndarray], found: str) -> None:
