@@ -115,7 +115,7 @@ def _read_chardata(root: Root, path: Path) -> tuple[Split, Split]:
     found = declared(root, path)
     labelled = {"target", "testtarget"} <= found.keys()
     if labelled:  # a column with a single 1 for each image; the two have as many rows as there are labels
-        rows = max(1, min(found["target"][0][:1] + (MAX_LABELS,)))
+        rows = max(1, min((*found["target"][0][:1], MAX_LABELS)))
         shapes |= {"target": [(rows, NUM_TRAIN)], "testtarget": [(rows, NUM_TEST)]}
     arrays = read_mat(root, path, shapes)
 
