@@ -5,6 +5,7 @@ what a reader would put there. Training is cut to one short epoch. `make` comman
 to by default, and in full with the slow tests.
 """
 
+import hashlib
 import re
 import shlex
 import subprocess
@@ -68,7 +69,7 @@ def write_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         head = b"\0\0\x08" + bytes([len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
         values = torch.randint(0, 256 if images else 10, sizes, dtype=torch.uint8)
         (folder / name).write_bytes(head + values.numpy().tobytes())
-    sums = {name: mnist.hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in mnist.EXPECTED_SHA256}
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in mnist.EXPECTED_SHA256}
     monkeypatch.setattr(mnist, "EXPECTED_SHA256", sums)
 
 
