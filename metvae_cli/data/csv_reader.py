@@ -116,7 +116,7 @@ def _read(reader: "Reader", header: bool | None, label: str | int | None) -> Tab
         if row:
             _add(table, row, reader.line_num, kept)
     if not table.cells:
-        raise CsvError("holds the names of columns and no row of numbers")
+        raise CsvError("holds names of columns and no row below them; add rows of numbers")
     return table
 
 

@@ -72,7 +72,7 @@ def decode(path: Path, shape: Sequence[int]) -> Tensor:
         with Image.open(path, formats=FORMATS) as image:
             opaque = _opaque(image).convert("L" if channels == 1 else "RGB")
         if opaque.size != (width, height):
-            opaque = opaque.resize((width, height), Image.Resampling.BILINEAR, box=_centre(opaque.size, height, width))
+            opaque = opaque.crop(_centre(opaque.size, height, width)).resize((width, height), Image.Resampling.BILINEAR)
     # Damaged bytes end in whatever exception Pillow's decoders stumble into.
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -133,12 +133,12 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
 
 
-def _centre(size: tuple[int, int], height: int, width: int) -> tuple[float, float, float, float]:
+def _centre(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of the largest part of ratio height : width around the centre of (W, H)."""
     scale = min(size[0] / width, size[1] / height)
-    left, top = (size[0] - scale * width) / 2, (size[1] - scale * height) / 2
-    # Rounding must not lead out of the image.
-    return max(left, 0), max(top, 0), min(left + scale * width, size[0]), min(top + scale * height, size[1])
+    across, down = max(1, round(scale * width)), max(1, round(scale * height))
+    left, top = (size[0] - across) // 2, (size[1] - down) // 2
+    return left, top, left + across, top + down
 
 
 def _unreadable(path: Path, error: Exception) -> ImageFileError:
