@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Larger tables belong into a binary file.
 MAX_MEGABYTES = 1000
+_LISTED = 10
 
 
 class CsvError(Exception):
@@ -43,8 +44,7 @@ class Table:
     def column(self, wanted: str | int, key: str) -> int:
         """Index of a column by its name. Raises CsvError where there is none."""
         if str(wanted) not in self.names:
-            shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
-            raise CsvError(f"has no column {wanted}, which {key} names; there are {shown}")
+            raise CsvError(f"has no column {wanted}, which {key} names; there are {listed(self.names)}")
         return self.names.index(str(wanted))
 
     def numeric(self, without: int | None) -> list[int]:
@@ -88,6 +88,11 @@ def read_table(path: Path, delimiter: str, header: bool | None, label: str | int
         raise CsvError("is no text in UTF-8; save it as CSV in UTF-8") from error
     except (OSError, csv.Error) as error:
         raise CsvError(f"cannot be read ({error}); save it again as CSV") from error
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message: a table may have thousands."""
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
 def number(text: str) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.data.base import Dataset, Split, require_at_least
-from metvae_cli.data.csv_reader import CsvError, Table, read_table
+from metvae_cli.data.csv_reader import CsvError, Table, listed, read_table
 from metvae_cli.data.splits import seeded_split
 from metvae_cli.data.value_kinds import Standardization
 from metvae_cli.errors import ConfigError
@@ -88,8 +88,8 @@ class CsvData:
             raise ConfigError(f"dataset.path={self.path}: {error}") from error
         labels, classes = word_labels(table.words)
         left_out = [name for name in table.names if name not in [*names, str(self.label_column)]]
-        told += f"; columns left out: {', '.join(left_out)}" if left_out else ""
-        told += f"; labels {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}" if classes else ""
+        told += f"; columns left out: {listed(left_out)}" if left_out else ""
+        told += f"; labels {listed(classes)}" if classes else ""
         log.info("%s: %d rows of %d real values%s", path.name, len(values), values.shape[1], told)
         splits = [Split(values[part].float(), None if labels is None else labels[part]) for part in index]
         return Dataset(path.stem, *splits, support="real")
@@ -114,7 +114,7 @@ class CsvData:
         except ValueError as error:
             raise CsvError(f"holds numbers {error}; rescale them") from error
         constant = [name for name, keep in zip(names, varies.tolist(), strict=True) if not keep]
-        dropped = f"; constant and dropped: {', '.join(constant)}" if constant else ""
+        dropped = f"; constant and dropped: {listed(constant)}" if constant else ""
         return how.apply(values[:, varies]), f", {how.told()}{dropped}"
 
 

@@ -91,11 +91,12 @@ class FolderData:
         except ImageFileError as error:
             raise ConfigError(f"dataset.path={self.path}: {error}") from error
         train, valid, test = splits
+        name = folder.resolve().name
         told = f"labels {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}" if classes else "no labels"
         read = "in memory" if isinstance(train.values, Tensor) else "decoded each time they are asked for"
-        log.info("%s: %d images, each %s, %s; training images %s", folder.name, len(names), shape, told, read)
+        log.info("%s: %d images, each %s, %s; training images %s", name, len(names), shape, told, read)
         return binarized_dataset(
-            folder.name, train, valid, test, self.binarization, self.split_seed, dequantize=self.dequantize
+            name, train, valid, test, self.binarization, self.split_seed, dequantize=self.dequantize
         )
 
     def _find(self) -> tuple[Path, list[str]]:

@@ -77,6 +77,13 @@ def test_columns_by_name_and_number(tmp_path: Path) -> None:
     assert load(tmp_path, "\n".join(ROWS), columns=[2]).event_shape == (1,)
 
 
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    text = ",".join(f"c{i}" for i in range(500)) + "\n"
+    assert refused(tmp_path, text + text, columns=["x"]).endswith(
+        "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, ..."
+    )
+
+
 @pytest.mark.parametrize(("delimiter", "character"), [(";", ";"), ("tab", "\t"), ("\t", "\t")])
 def test_delimiters(tmp_path: Path, delimiter: str, character: str) -> None:
     text = "\n".join(ROWS).replace(",", character)

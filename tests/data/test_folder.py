@@ -117,6 +117,11 @@ def test_folders_are_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert caplog.records[0].getMessage() == told
 
 
+def test_the_data_set_has_the_name_of_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert load(Path(".")).name == load(folder).name == "images"
+
+
 @pytest.mark.parametrize("names", [["a/1.png", "a/2.png"], ["a/1.png", "2.png"], ["1.png", "2.png"]])
 def test_folders_that_tell_nothing_are_no_labels(names: list[str]) -> None:
     assert folder_labels(names) == (None, [])
