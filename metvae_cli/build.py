@@ -15,13 +15,10 @@ those of the values below that their signature asks for:
 
 import importlib
 import inspect
-import os
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,18 +37,13 @@ from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
 from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.device import prepare_device, seed_everything, set_threads
 from metvae_cli.training.optimizer import make_optimizer
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner
 
 SPINE_KEYS = ("seed", "latent_dim", "plugins", "resume")
 GROUPS = ("dataset", "prior", "encoder", "decoder", "likelihood", "sampler", "objective", "optimizer", "trainer")
-
-# Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
-# and many times longer where something else runs.
-_SMALL = 200_000
-# Jobs of a sweep share a process: what one of them sets is not the next one's default.
-_THREADS_AT_START = torch.get_num_threads()
 
 
 class Experiment(NamedTuple):
@@ -97,9 +89,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
     _check_inference_iterations(settings, len(dataset.train), source.batch_size)
     parameters = [*model.parameters(), *sampler.parameters()]
-    if settings.threads is None:
-        small = sum(parameter.numel() for parameter in parameters) < _SMALL
-        torch.set_num_threads(1 if small else _THREADS_AT_START)
+    set_threads(settings, sum(parameter.numel() for parameter in parameters))
     wired = {"parameters": parameters, "max_epochs": settings.max_epochs}
     optimizer, scheduler = call(make_optimizer, config["optimizer"], "optimizer", wired)
     adaptations = [
@@ -242,32 +232,6 @@ def _check_inference_iterations(settings: TrainerSettings, num_train: int, batch
             f"trainer.inference_iterations={settings.inference_iterations}: the decoder would never be trained in the "
             f"{total} iterations of trainer.max_epochs={settings.max_epochs}; lower the one or raise the other"
         )
-
-
-def prepare_device(settings: TrainerSettings) -> torch.device:
-    """The device to run on, after setting the number of threads. Raises ConfigError where it is not there."""
-    if settings.threads is not None:
-        cores = os.cpu_count() or 1
-        if settings.threads > cores:
-            raise ConfigError(f"trainer.threads={settings.threads}: this machine has {cores}")
-        torch.set_num_threads(settings.threads)
-    name = settings.device
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ConfigError(f"trainer.device={name}: not on this machine; there is {', '.join(there)}") from None
-    return device
-
-
-def seed_everything(seed: int) -> None:
-    """Set every global random stream."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 class LoadedRun(NamedTuple):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from metvae_cli import build
 from metvae_cli.build import GROUPS, build_experiment
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.mnist import MNIST
@@ -18,6 +17,7 @@ from metvae_cli.gate import find_class
 from metvae_cli.paths import config_dir
 from metvae_cli.samplers.assembly import assemble_sampler
 from metvae_cli.schema import check
+from metvae_cli.training import device
 from metvae_cli.training.metrics import batch_metrics
 from metvae_cli.training.optimizer import make_optimizer
 from metvae_cli.training.settings import TrainerSettings
@@ -158,7 +158,7 @@ def test_a_small_model_runs_in_one_thread_unless_told_otherwise(monkeypatch: pyt
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     build_experiment(configuration("trainer.device=cpu"), [])
     assert asked == [1]
-    monkeypatch.setattr(build, "_THREADS_AT_START", 7)
+    monkeypatch.setattr(device, "_THREADS_AT_START", 7)
     build_experiment(configuration("trainer.device=cpu", "encoder.hidden=[1000,1000]"), [])
     assert asked == [1, 7]
     build_experiment(configuration("trainer.device=cpu", "encoder.hidden=[1000,1000]", "trainer.threads=1"), [])

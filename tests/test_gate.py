@@ -69,7 +69,8 @@ class MyEncoder(nn.Module):
     def forward(self, x):
         return Independent(Normal(self.net(x.flatten(1)), self.scale), 1)
 '''
-MINE = ("~encoder.hidden", "~encoder.activation", "encoder._target_=metvae_test_plugin.MyEncoder", "+encoder.scale=0.7")
+KEYS = ("hidden", "activation", "head", "rank", "flow", "flow_layers", "flow_hidden")
+MINE = (*(f"~encoder.{key}" for key in KEYS), "encoder._target_=metvae_test_plugin.MyEncoder", "+encoder.scale=0.7")
 TINY_MINE = tuple(word for word in TINY if not word.startswith("encoder.")) + MINE
 
 

@@ -160,11 +160,11 @@ def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> L
     learner, settings = experiment.learner, experiment.settings
     index = _test_index(learner.dataset.test, settings.test_data)
     log.info("test log-likelihood: %d data, %d importance samples each", len(index), settings.test_samples)
-    batches = [learner.dataset.held_out(learner.dataset.test, part) for part in index.split(learner.batch_size)]
+    batches = (learner.dataset.held_out(learner.dataset.test, part) for part in index.split(learner.batch_size))
     learner.model.eval()
     with fork_rng(_TEST_SEED):
         return importance_sampling(
-            learner.model, batches, settings.test_samples, between=lambda done, total: interruption.check()
+            learner.model, batches, settings.test_samples, between=lambda done: interruption.check()
         )
 
 

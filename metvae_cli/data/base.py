@@ -87,6 +87,11 @@ class LazyValues(Protocol):
         """(N, *event)."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are given, and where an index is expected."""
+        ...
+
     def __len__(self) -> int:
         """N."""
         ...

@@ -7,7 +7,7 @@ every S and approaches it as S grows.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -36,27 +36,28 @@ class LogLikelihood(NamedTuple):
 @torch.no_grad()
 def importance_sampling(
     model: Model,
-    batches: list[Tensor],
+    batches: Iterable[Tensor],
     num_samples: int,
     chunk: int = 2048,
-    between: Callable[[int, int], None] = lambda done, total: None,
+    between: Callable[[int], None] = lambda done: None,
 ) -> LogLikelihood:
     """log p(x) of every datum of `batches`, with S = num_samples draws each, in constant memory.
 
     Args:
         model: gives q(z | x) and log p(x, z)
-        batches: data, each (B, *event)
+        batches: data, each (B, *event); asked for one at a time
         num_samples: S
         chunk: latent vectors decoded at a time
-        between: called with (batches done, batches in all), for progress and for stopping early
+        between: called with the number of batches done, for progress and for stopping early
     """
     values, effective = [], []
-    for done, x in enumerate(batches):
-        between(done, len(batches))
+    done = 0
+    for done, x in enumerate(batches, start=1):
+        between(done - 1)
         log_sum, log_sum_square = _log_sums(model, x, num_samples, chunk)
         values.append(log_sum - math.log(num_samples))
         effective.append((2 * log_sum - log_sum_square).exp())
-    between(len(batches), len(batches))
+    between(done)
     return LogLikelihood(torch.cat(values).cpu(), torch.cat(effective).cpu())
 
 

@@ -1,0 +1,48 @@
+"""The device, the number of threads and the random streams of a run."""
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from metvae_cli.errors import ConfigError
+from metvae_cli.training.settings import TrainerSettings
+
+# Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
+# and many times longer where something else runs.
+_SMALL = 200_000
+# Jobs of a sweep share a process: what one of them sets is not the next one's default.
+_THREADS_AT_START = torch.get_num_threads()
+
+
+def set_threads(settings: TrainerSettings, num_parameters: int) -> None:
+    """One CPU thread for a small model, torch's own choice for others; nothing where the user chose."""
+    if settings.threads is None:
+        torch.set_num_threads(1 if num_parameters < _SMALL else _THREADS_AT_START)
+
+
+def prepare_device(settings: TrainerSettings) -> torch.device:
+    """The device to run on, after setting the number of threads. Raises ConfigError where it is not there."""
+    if settings.threads is not None:
+        cores = os.cpu_count() or 1
+        if settings.threads > cores:
+            raise ConfigError(f"trainer.threads={settings.threads}: this machine has {cores}")
+        torch.set_num_threads(settings.threads)
+    name = settings.device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ConfigError(f"trainer.device={name}: not on this machine; there is {', '.join(there)}") from None
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Set every global random stream."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
