@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,7 @@ def folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shipped = (ROOT / "configs" / "sampler" / "random_walk.yaml").read_text()
     mine = shipped.replace("metvae_cli.kernels.random_walk.RandomWalk", "my_kernels.MyWalk")
     (data / "sampler" / "my_kernel.yaml").write_text(mine)
+    np.save(data / "x.npy", np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
     monkeypatch.syspath_prepend(str(data))
     monkeypatch.chdir(place)
     yield data
@@ -82,6 +84,8 @@ def filled(words: list[str], folder: Path) -> list[str]:
     if words[0] != "train" or "--help" in words:
         return words
     limits = SHORT if not any(word.startswith("resume=") for word in words) else SHORT[1:]
+    if "dataset=array" in words:
+        words = [*words, "dataset.num_valid=10", "dataset.num_test=20"]
     if "dataset=mnist" in words:
         words = [*words, "dataset.num_valid=10", "dataset.batch_size=5"]
     return [*words, *limits]

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from metvae_cli.build import LoadedRun, load_run, plain
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder, run_with_hydra
+from metvae_cli.data.base import spread_over
 from metvae_cli.errors import ConfigError
 from metvae_cli.evaluation import pictures
 from metvae_cli.paths import discard_run
@@ -96,7 +97,7 @@ def _draw(run: LoadedRun, request: Request) -> dict[str, Any]:
     if not pictures.is_image(run.dataset.event_shape):
         log.warning("the data are no images: only the latent scatter is drawn")
         return drawn
-    x = run.dataset.held_out(test, torch.arange(min(request.data, len(test))))
+    x = run.dataset.held_out(test, spread_over(len(test), request.data))
     drawn["prior_samples"] = pictures.prior_samples(run.model, request.count, run.device)
     drawn["reconstructions"] = pictures.reconstructions(run.model, run.sampler, x)
     if run.sampler.num_steps:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metvae_cli.build import Experiment
 from metvae_cli.commands.train_summary import print_summary
-from metvae_cli.data.base import Split
+from metvae_cli.data.base import Split, spread_over
 from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.evaluation import pictures
 from metvae_cli.evaluation.likelihood import LogLikelihood, importance_sampling
@@ -200,7 +200,7 @@ def _exact(experiment: Experiment) -> dict[str, float]:
 def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
     """Draws the pictures of the model as it is when called."""
     model, sampler, dataset = experiment.learner.model, experiment.learner.sampler, experiment.learner.dataset
-    shown = torch.arange(min(_PICTURED, len(dataset.valid)))
+    shown = spread_over(len(dataset.valid), _PICTURED)
     scattered = torch.arange(min(2000, len(dataset.valid)))
 
     def draw() -> dict[str, Tensor]:

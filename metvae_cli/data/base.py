@@ -133,6 +133,11 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator)
 
 
+def spread_over(size: int, count: int) -> Tensor:
+    """At most `count` places, evenly over a split of `size` data: it may be sorted by class."""
+    return torch.arange(size) if size <= count else torch.linspace(0, size - 1, count).long()
+
+
 def require_at_least(minimum: int, **arguments: int) -> None:
     """Raise ValueError naming the first argument that is not a whole number of at least `minimum`."""
     for name, value in arguments.items():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metvae_cli.data.base import Dataset, Split, as_float, epoch_order, require_at_least
+from metvae_cli.data.base import Dataset, Split, as_float, epoch_order, require_at_least, spread_over
 
 
 def make_dataset(*, redraw: bool) -> Dataset:
@@ -72,3 +72,11 @@ def test_epoch_order_takes_very_large_seeds() -> None:
 def test_require_at_least_names_argument_value_and_range(value: int, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         require_at_least(1, size=value)
+
+
+def test_places_are_spread_over_a_split() -> None:
+    assert spread_over(3, 8).tolist() == [0, 1, 2]
+    places = spread_over(1000, 5).tolist()
+    assert places[0] == 0
+    assert places[-1] == 999
+    assert sorted(set(places)) == places
