@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metvae_cli.data.base import Dataset, Split
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_url, first_with, missing_files
+from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with, missing_files
 from metvae_cli.data.safe_pickle import unpickle
 from metvae_cli.torchvision_import import import_torchvision
 
@@ -92,7 +92,7 @@ class CIFAR10(OfficialImages):
 
 
 def _fetch(staging: Path) -> Path:
-    fetch_url(staging, [import_torchvision().datasets.CIFAR10.url], ARCHIVE, ARCHIVE_MD5)
+    fetch_into(staging, [import_torchvision().datasets.CIFAR10.url], ARCHIVE, ARCHIVE_MD5)
     return staging
 
 

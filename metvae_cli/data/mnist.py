@@ -1,12 +1,13 @@
-"""MNIST: 28x28 handwritten digits, found on disk or downloaded by torchvision, and verified before use."""
+"""MNIST: 28x28 handwritten digits, found on disk or downloaded, and verified before use."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.idx import images_from, images_limit, labels_from, labels_limit
-from metvae_cli.data.official import OfficialImages, Root, download_files, first_with, missing_files
+from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with, missing_files
 from metvae_cli.torchvision_import import import_torchvision
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -15,7 +16,7 @@ TEST_IMAGES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
 MOST_IMAGES = (60000,)
 
-# Of the uncompressed files. torchvision verifies only what it downloads, not what it finds on disk.
+# Of the uncompressed files.
 EXPECTED_SHA256 = {
     TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -64,7 +65,11 @@ class MNIST(OfficialImages):
                 f"put the four uncompressed files ({', '.join(names)}) in {target}, or point dataset.root= at a "
                 "folder that has them"
             )
-            download_files(root, "MNIST", target, names, _fetch, advice)
+
+            def fetch(staging: Path) -> Path:
+                return _fetch(root, staging, missing_files(target, names))
+
+            download_files(root, "MNIST", target, names, fetch, advice)
             return target
         fullest = min(candidates, key=lambda folder: len(missing_files(folder, names)))
         raise root.error(
@@ -73,10 +78,19 @@ class MNIST(OfficialImages):
         )
 
 
-def _fetch(staging: Path) -> Path:
-    """torchvision verifies each archive and unpacks it."""
-    import_torchvision().datasets.MNIST(str(staging), download=True)
-    return staging / "MNIST" / "raw"
+def _fetch(root: Root, staging: Path, missing: Sequence[str]) -> Path:
+    """Each archive, verified and unpacked."""
+    mirrors, sums = import_torchvision().datasets.MNIST.mirrors, archive_sums()
+    for name in missing:
+        fetch_into(staging, [f"{mirror}{name}.gz" for mirror in mirrors], f"{name}.gz", sums[name])
+        unpacked = root.gunzip(staging / f"{name}.gz", staging / f"{name}.gz", images_limit(MOST_IMAGES))
+        (staging / name).write_bytes(unpacked)
+    return staging
+
+
+def archive_sums() -> dict[str, str]:
+    """MD5 of each .gz archive, as torchvision has them from the publisher."""
+    return {name.removesuffix(".gz"): md5 for name, md5 in import_torchvision().datasets.MNIST.resources}
 
 
 def _read(root: Root, folder: Path, images: str, labels: str) -> tuple[Tensor, Tensor]:

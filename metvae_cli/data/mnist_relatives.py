@@ -16,7 +16,7 @@ from torch import Tensor
 from metvae_cli.data.base import Binarization, Dataset, Split
 from metvae_cli.data.idx import images_from, images_limit, labels_from, labels_limit, read_file
 from metvae_cli.data.mnist import EXPECTED_SHA256
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_url, first_with
+from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with
 from metvae_cli.torchvision_import import import_torchvision
 
 EmnistSplit = Literal["balanced", "digits", "letters", "byclass", "bymerge", "mnist"]
@@ -204,7 +204,7 @@ def _load_archives(source: OfficialImages, title: str, md5: dict[str, str]) -> D
         def fetch(staging: Path) -> Path:
             mirrors = getattr(import_torchvision().datasets, title).mirrors
             for name in _missing_idx(folder, list(md5)):
-                fetch_url(staging, [mirror + f"{name}.gz" for mirror in mirrors], f"{name}.gz", md5[name])
+                fetch_into(staging, [mirror + f"{name}.gz" for mirror in mirrors], f"{name}.gz", md5[name])
             return staging
 
         wanted = [f"{name}.gz" for name in _missing_idx(folder, list(md5))]
@@ -254,5 +254,5 @@ def _first_with_idx(folders: tuple[Path, ...], names: list[str]) -> Path | None:
 
 
 def _fetch_emnist(staging: Path) -> Path:
-    fetch_url(staging, [import_torchvision().datasets.EMNIST.url], EMNIST_ARCHIVE, EMNIST_MD5)
+    fetch_into(staging, [import_torchvision().datasets.EMNIST.url], EMNIST_ARCHIVE, EMNIST_MD5)
     return staging

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import os
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -20,10 +19,10 @@ import torch
 
 from metvae_cli.data.base import Binarization, Dataset, Split, require_at_least
 from metvae_cli.data.binarization import binarized_dataset, require_binarization
+from metvae_cli.data.download import fetch_url
 from metvae_cli.errors import ConfigError
-from metvae_cli.torchvision_import import import_torchvision
 
-# No network, a broken connection, a damaged archive, an MD5 that differs (torchvision: RuntimeError).
+# No network, a broken connection, a damaged archive, an MD5 that differs (RuntimeError).
 DOWNLOAD_ERRORS = (OSError, RuntimeError, HTTPException, EOFError, zlib.error)
 DOWNLOAD_AGAIN = "delete it and run again with dataset.download=true"
 GET_AGAIN = "delete it and get it again"
@@ -212,18 +211,19 @@ def download_files(
     fetch: puts verified files into the folder it is given, and says in which folder below it they are
     advice: what to do without a network
 
-    Raises ConfigError; a failed download leaves no file behind.
+    Raises ConfigError. A failed download leaves no file behind but the hidden part that a later one goes on from.
     """
     folder = root.path
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Beside the target, hence on the same disk: each move is one atomic rename.
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{title.lower()}-download-", dir=folder) as staging,
-            _quiet_unless_terminal(),
-        ):
-            fetched = fetch(Path(staging))
+        with tempfile.TemporaryDirectory(prefix=f".{title.lower()}-download-", dir=folder) as staging:
+            try:
+                fetched = fetch(Path(staging))
+            except DOWNLOAD_ERRORS:
+                _keep_whole_archives(Path(staging))
+                raise
             target.mkdir(parents=True, exist_ok=True)
             for name in missing_files(target, names):
                 os.replace(fetched / name, target / name)
@@ -235,24 +235,16 @@ def download_files(
         raise root.error(f"{title} could not be downloaded ({reason}); {advice}") from error
 
 
-def fetch_url(folder: Path, urls: Sequence[str], name: str, md5: str) -> None:
-    """Download one file through torchvision, which verifies it, from the first of the addresses that works.
+def _keep_whole_archives(staging: Path) -> None:
+    """Let a later download find those that arrived before the one that did not."""
+    for path in staging.iterdir():
+        if path.suffix in (".gz", ".zip", ".mat"):
+            os.replace(path, staging.parent / f".{path.name}.part")
+
+
+def fetch_into(staging: Path, urls: Sequence[str], name: str, md5: str) -> None:
+    """Download one file into a staging folder; what has arrived of it lies beside that folder until it is whole.
 
     Raises one of DOWNLOAD_ERRORS.
     """
-    download_url = import_torchvision().datasets.utils.download_url
-    for url in urls[:-1]:
-        with contextlib.suppress(OSError, RuntimeError):
-            download_url(url, str(folder), name, md5)
-            return
-    download_url(urls[-1], str(folder), name, md5)
-
-
-@contextlib.contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """Keep torchvision's progress bars out of log files."""
-    if sys.stderr.isatty():
-        yield
-    else:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
+    fetch_url(urls, staging / name, staging.parent / f".{name}.part", md5)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metvae_cli.data.base import Binarization, Dataset, Split
 from metvae_cli.data.matlab import declared, read_mat
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_url, missing_files
+from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, missing_files
 from metvae_cli.data.pictures import decode
 from metvae_cli.torchvision_import import import_torchvision
 
@@ -99,7 +99,7 @@ class Omniglot(OfficialImages):
             prefix = import_torchvision().datasets.Omniglot.download_url_prefix
             for name in missing:
                 url = CHARDATA_URL if name == CHARDATA else f"{prefix}/{name}"
-                fetch_url(staging, [url], name, md5[name])
+                fetch_into(staging, [url], name, md5[name])
             return staging
 
         advice = f"put {' and '.join(md5)} in {root.path}, or point dataset.root= at a folder that has it"

@@ -7,7 +7,7 @@ import torch
 
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.matlab import read_mat
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_url, first_with, missing_files
+from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with, missing_files
 from metvae_cli.torchvision_import import import_torchvision
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
@@ -67,7 +67,7 @@ class SVHN(OfficialImages):
         def fetch(staging: Path) -> Path:
             urls = {entry[1]: entry[0] for entry in import_torchvision().datasets.SVHN.split_list.values()}
             for name in missing_files(root.path, names):
-                fetch_url(staging, [urls[name]], name, EXPECTED_MD5[name])
+                fetch_into(staging, [urls[name]], name, EXPECTED_MD5[name])
             return staging
 
         download_files(root, "SVHN", root.path, names, fetch, advice)

@@ -135,3 +135,24 @@ def test_a_torch_file(tmp_path: Path) -> None:
     torch.save({"train": torch.randn(60, 3), "test": torch.randn(20, 3)}, tmp_path / "x.pt")
     words = ("dataset=array", f"dataset.path={tmp_path / 'x.pt'}", "dataset.num_valid=10", "likelihood=gaussian")
     finished(tmp_path / "run", *words)
+
+
+COLOUR = {"omniglot": (28, 28), "frey": (28, 20), "cifar": (32, 32, 3), "celeba": (64, 64, 3)}
+LIKELIHOODS = {
+    "bernoulli": ("dataset.binarization=dynamic",),
+    "discretized_logistic": ("likelihood.learn_scale=false", "likelihood.predict_scale=true"),
+    "continuous_bernoulli": (),
+    "gaussian": ("dataset.dequantize=true", "likelihood.predict_scale=true"),
+}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", COLOUR)
+@pytest.mark.parametrize("net", ["conv", "conv5x5", "mlp"])
+def test_each_shape_of_image(shape: str, likelihood: str, net: str, tmp_path: Path) -> None:
+    """The shapes of the published sets, with every kind of likelihood and network."""
+    images = np.random.default_rng(0).integers(0, 256, (40, *COLOUR[shape])).astype(np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    data = ("dataset=array", f"dataset.path={tmp_path / 'x.npy'}", "dataset.num_valid=6", "dataset.num_test=6")
+    words = (f"likelihood={likelihood}", *LIKELIHOODS[likelihood], "dataset.batch_size=8", "trainer.test_samples=2")
+    finished(tmp_path / "run", *data, *words, f"encoder={net}", f"decoder={net}", "trainer.picture_every=0")

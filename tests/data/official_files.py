@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from metvae_cli.data import download
 from metvae_cli.data.base import Dataset
 from metvae_cli.errors import ConfigError
 
@@ -46,6 +47,29 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise URLError("Temporary failure in name resolution")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch, files: Mapping[str, bytes], down: str | None = None, cut: str | None = None
+) -> list[str]:
+    """Let downloads find `files` by the last part of the address; returns the addresses that will be asked for.
+
+    down: part of addresses that do not answer. cut: name of a file of which half arrives before the connection breaks.
+    """
+    asked: list[str] = []
+
+    def receive(url: str, part: Path) -> None:
+        asked.append(url)
+        name = url.rpartition("/")[2]
+        if down is not None and down in url:
+            raise URLError("this address is down")
+        if name == cut:
+            part.write_bytes(files[name][: len(files[name]) // 2])
+            raise URLError("connection reset")
+        part.write_bytes(files[name])
+
+    monkeypatch.setattr(download, "receive", receive)
+    return asked
 
 
 def md5(content: bytes) -> str:

@@ -12,8 +12,7 @@ import torch
 
 from metvae_cli.data import cifar10
 from metvae_cli.data.cifar10 import ARCHIVE, BATCH_MD5, CIFAR10, FOLDER, TEST_BATCH
-from metvae_cli.torchvision_import import import_torchvision
-from tests.data.official_files import cifar_batch, flipped, load_error, md5, no_network, tar_gz, write_files
+from tests.data.official_files import cifar_batch, flipped, load_error, md5, no_network, serve, tar_gz, write_files
 
 COUNT = 3
 NAMES = list(BATCH_MD5)
@@ -228,10 +227,6 @@ def test_missing_files_and_no_network(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = archive_of(BATCHES, monkeypatch)
 
-    def download(url: str, root: str, filename: str, expected: str) -> None:
-        assert expected == md5(content)
-        Path(root, filename).write_bytes(content)
-
-    monkeypatch.setattr(import_torchvision().datasets.utils, "download_url", download)
+    serve(monkeypatch, {ARCHIVE: content})
     assert len(CIFAR10(root=str(tmp_path / "new"), num_valid=4).load().train) == 11
     assert [path.name for path in (tmp_path / "new").iterdir()] == [ARCHIVE]

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import struct
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from metvae_cli.data import mnist
 from metvae_cli.data.mnist import EXPECTED_SHA256, MNIST, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from metvae_cli.errors import ConfigError
-from metvae_cli.torchvision_import import import_torchvision
+from tests.data.official_files import gzipped, md5, no_network, serve
 
 NUM_TRAIN, NUM_TEST = 12, 5
 
@@ -62,18 +61,10 @@ def load_error(source: MNIST) -> str:
 
 
 def replace_download(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], fail_at: str | None = None) -> None:
-    """Let torchvision's downloader write `files`; at `fail_at` write half a file and lose the connection."""
-
-    def download(url: str, download_root: str, filename: str, md5: str) -> None:
-        name = filename.removesuffix(".gz")
-        print("100% of 9.91M", file=sys.stderr)
-        content = files[name]
-        if name == fail_at:
-            Path(download_root, name).write_bytes(content[: len(content) // 2])
-            raise URLError("connection reset")
-        Path(download_root, name).write_bytes(content)
-
-    monkeypatch.setattr(import_torchvision().datasets.mnist, "download_and_extract_archive", download)
+    """Let the archives of `files` be found; at `fail_at` half of one arrives before the connection breaks."""
+    archives = {f"{name}.gz": gzipped(content) for name, content in files.items()}
+    serve(monkeypatch, archives, cut=f"{fail_at}.gz")
+    monkeypatch.setattr(mnist, "archive_sums", lambda: {name[:-3]: md5(archive) for name, archive in archives.items()})
 
 
 @pytest.mark.parametrize("layout", ["MNIST/raw", "raw", "."])
@@ -184,12 +175,18 @@ def test_wrong_download_is_refused(
 
 
 @pytest.mark.parametrize("fail_at", [TRAIN_IMAGES, TEST_LABELS])
-def test_connection_lost_leaves_no_file(
+def test_a_lost_connection_leaves_what_a_later_download_goes_on_from(
     tmp_path: Path, small_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, fail_at: str
 ) -> None:
     replace_download(monkeypatch, small_files, fail_at)
     assert "connection reset" in load_error(MNIST(root=str(tmp_path)))
-    assert list(tmp_path.iterdir()) == []
+    arrived = {f".{name}.gz.part" for name in EXPECTED_SHA256}
+    assert {path.name for path in tmp_path.iterdir()} == (
+        arrived if fail_at == TEST_LABELS else {f".{fail_at}.gz.part"}
+    )
+    replace_download(monkeypatch, small_files)
+    assert len(MNIST(root=str(tmp_path), num_valid=4).load().train) == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +238,6 @@ def test_real_mnist() -> None:
 def test_a_failed_download_removes_the_folder_that_it_made(
     tmp_path: Path, small_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_download(monkeypatch, small_files, TRAIN_IMAGES)
+    no_network(monkeypatch)
     load_error(MNIST(root=str(tmp_path / "new")))
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from tests.data.official_files import (
     load_error,
     md5,
     no_network,
+    serve,
     write_files,
     zipped,
 )
@@ -143,16 +143,7 @@ def test_no_network(
 def test_download_fetches_what_is_missing_and_keeps_the_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    def download(url: str, root: str, filename: str, expected: str) -> None:
-        asked.append(url)
-        if "first" in url:
-            raise URLError("the first mirror is down")
-        Path(root, filename).write_bytes(ARCHIVES[filename])
-
-    torchvision = import_torchvision()
-    monkeypatch.setattr(torchvision.datasets.utils, "download_url", download)
+    asked, torchvision = serve(monkeypatch, ARCHIVES, down="first"), import_torchvision()
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", ["http://first/", "http://second/"])
     raw = tmp_path / "FashionMNIST" / "raw"
     write_files(raw, {TRAIN[1]: BARE[TRAIN[1]]})

@@ -11,8 +11,7 @@ from torch import Tensor
 from metvae_cli.data import matlab, omniglot
 from metvae_cli.data.base import Dataset
 from metvae_cli.data.omniglot import BACKGROUND, CHARDATA, EVALUATION, Omniglot, Source, area_weights
-from metvae_cli.torchvision_import import import_torchvision
-from tests.data.official_files import flipped, load_error, mat, md5, no_network, picture, write_files, zipped
+from tests.data.official_files import flipped, load_error, mat, md5, no_network, picture, serve, write_files, zipped
 
 TRAIN, TEST = 12, 5
 LEVELS = np.random.default_rng(0).integers(0, 256, (TRAIN + TEST, 28, 28), dtype=np.uint8)
@@ -213,15 +212,11 @@ def test_missing_files_and_no_network(
 @pytest.mark.parametrize("kind", ["burda", "torchvision"])
 def test_download(tmp_path: Path, kind: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     files = expect(monkeypatch, {name: archive(name) for name in DRAWINGS}) | {CHARDATA: mat(chardata())}
-
-    def download(url: str, root: str, filename: str, expected: str) -> None:
-        assert url.startswith("https://raw.githubusercontent.com/")
-        assert url.endswith(filename)
-        Path(root, filename).write_bytes(files[filename])
-
-    monkeypatch.setattr(import_torchvision().datasets.utils, "download_url", download)
+    monkeypatch.setattr(omniglot, "CHARDATA_MD5", md5(files[CHARDATA]))
+    asked = serve(monkeypatch, files)
     dataset = source(tmp_path / "new", kind, download=True).load()
     assert torch.equal(dataset.test.values, source(tmp_path / "new", kind).load().test.values)
+    assert all(url.startswith("https://raw.githubusercontent.com/") for url in asked)
 
 
 def test_unknown_source() -> None:

@@ -8,8 +8,7 @@ import torch
 
 from metvae_cli.data import svhn
 from metvae_cli.data.svhn import SVHN, TEST, TRAIN
-from metvae_cli.torchvision_import import import_torchvision
-from tests.data.official_files import flipped, load_error, mat, md5, no_network, write_files
+from tests.data.official_files import flipped, load_error, mat, md5, no_network, serve, write_files
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (17, 3, 32, 32), dtype=np.uint8)
 DIGITS = np.array([*range(1, 11), 10, 5, 1, 10, 2, 3, 9], dtype=np.uint8)
@@ -104,13 +103,7 @@ def test_missing_file_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_download_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def download(url: str, root: str, filename: str, expected: str) -> None:
-        asked.append(url)
-        Path(root, filename).write_bytes(FILES[filename])
-
-    monkeypatch.setattr(import_torchvision().datasets.utils, "download_url", download)
+    asked = serve(monkeypatch, FILES)
     write_files(tmp_path, {TRAIN: FILES[TRAIN]})
     assert len(SVHN(root=str(tmp_path), num_valid=4).load().train) == 8
     assert asked == ["http://ufldl.stanford.edu/housenumbers/test_32x32.mat"]
