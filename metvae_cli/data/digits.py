@@ -5,7 +5,7 @@ from torch import Tensor
 
 from metvae_cli.data.base import Binarization, Dataset, Split, require_at_least
 from metvae_cli.data.binarization import binarized_dataset, require_binarization
-from metvae_cli.errors import ConfigError
+from metvae_cli.data.splits import seeded_split
 
 INK_LEVELS = 16
 
@@ -44,14 +44,7 @@ class Digits:
     def load(self) -> Dataset:
         """The three splits. Raises ConfigError where the held-out parts leave no image for training."""
         images, labels = _read()
-        held_out = self.num_valid + self.num_test
-        if held_out >= len(images):
-            raise ConfigError(
-                f"dataset.num_valid={self.num_valid}: with dataset.num_test={self.num_test} nothing is left "
-                f"of the {len(images)} images for training; their sum must be at most {len(images) - 1}"
-            )
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.split_seed))
-        test, valid, train = order.split([self.num_test, self.num_valid, len(images) - held_out])
+        train, valid, test = seeded_split(len(images), self.num_valid, self.num_test, self.split_seed)
         return binarized_dataset(
             "digits",
             train=Split(images[train], labels[train]),
