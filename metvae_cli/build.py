@@ -15,6 +15,7 @@ those of the values below that their signature asks for:
 
 import importlib
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -36,6 +37,7 @@ from metvae_cli.paths import config_dir
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
+from metvae_cli.tracking.run_directory import read_manifest
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
 from metvae_cli.training.optimizer import make_optimizer
@@ -44,6 +46,8 @@ from metvae_cli.training.state import Learner
 
 SPINE_KEYS = ("seed", "latent_dim", "plugins", "resume")
 GROUPS = ("dataset", "prior", "encoder", "decoder", "likelihood", "sampler", "objective", "optimizer", "trainer")
+
+log = logging.getLogger(__name__)
 
 
 class Experiment(NamedTuple):
@@ -163,15 +167,16 @@ def _prior_and_encoder(
 
 def _misfit(config: Mapping[str, Any], dataset: Dataset) -> str:
     """That the likelihood is none of these data, and which are."""
-    chosen = config["likelihood"]["_target_"].rpartition(".")[2]
-    fitting = []
+    fitting, chosen = [], config["likelihood"]["_target_"]
     for path in sorted((config_dir() / "likelihood").glob("*.yaml")):
         target = cast(DictConfig, OmegaConf.load(path))["_target_"]
+        chosen = path.stem if target == chosen else chosen
         if dataset.support in cast(Any, find_class(target, "likelihood", [])).supports:
             fitting.append(path.stem)
-    grey = ", or another dataset.binarization" if "binarization" in config["dataset"] else ""
+    image = "binarization" in config["dataset"] and dataset.support in ("binary", "levels")
+    grey = ", or another dataset.binarization" if image else ""
     return (
-        f"likelihood={chosen}: does not fit {dataset.name}, whose values are {dataset.support}; "
+        f"likelihood={chosen}: does not fit the data ({dataset.name}), whose values are {dataset.support}; "
         f"set likelihood={' or '.join(fitting)}{grey}"
     )
 
@@ -254,6 +259,14 @@ def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str])
     check_config(config, plugins)
     content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
     dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()
+    known = data_of(folder)
+    if known and known["event_shape"] != list(dataset.event_shape):
+        raise ConfigError(
+            f"run={folder}: was trained on data of shape {tuple(known['event_shape'])}, and those that are there now "
+            f"have shape {dataset.event_shape}; put them back"
+        )
+    if known and known["fingerprint"] != dataset.fingerprint():
+        log.warning("note: the data are not those that this run was trained on")
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
     try:
         model.load_state_dict(content["model"])
@@ -270,11 +283,30 @@ def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{key}={folder}: no run is there (.hydra/config.yaml is missing)")
     try:
-        return plain(cast(DictConfig, OmegaConf.load(path)))
+        config = plain(cast(DictConfig, OmegaConf.load(path)))
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"{key}={folder}: {path.name} cannot be read ({str(error).splitlines()[0]})") from None
+    _find_from_where_it_ran(config, read_manifest(folder).get("directory"))
+    return config
+
+
+def _find_from_where_it_ran(config: Mapping[str, Any], directory: object) -> None:
+    """Relative places of data are those of the directory where the run was started."""
+    dataset = config.get("dataset")
+    for key in ("path", "root"):
+        place = dataset.get(key) if isinstance(dataset, dict) else None
+        if isinstance(place, str) and isinstance(directory, str) and not Path(place).expanduser().exists():
+            there = Path(directory, place)
+            if there.exists():
+                cast(dict[str, Any], dataset)[key] = str(there)
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    """What the manifest of a run says of its data: fingerprint and event_shape; empty if it says nothing."""
+    found = read_manifest(folder).get("data")
+    return found if isinstance(found, dict) and {"fingerprint", "event_shape"} <= found.keys() else {}
 
 
 def _import_plugin(name: str) -> None:

@@ -138,8 +138,18 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         return f"{word}: must be the name of a choice; `metvae configs list` shows all"
     if "override_grammar" in text:
         found = re.search(r"Error parsing override '(.*)'", text)
-        return f"{found.group(1) if found else ' '.join(argv)}: not of the form key=value or group=choice"
+        word = found.group(1) if found else next((word for word in argv if _wants_quotes(word)), " ".join(argv))
+        key, equals, value = word.partition("=")
+        if equals and key and _wants_quotes(word):
+            return f"{key}={value}: has characters that Hydra reads in its own way; write \"{key}='{value}'\""
+        return f"{word}: not of the form key=value or group=choice"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _wants_quotes(word: str) -> bool:
+    """A value with characters that are neither plain nor those of a list or a number."""
+    value = word.partition("=")[2]
+    return bool(value) and value[0] not in "'\"[{$=" and re.search(r"[^\w./\-:+%@*,\[\]{}$?]", value) is not None
 
 
 def _chooses_nothing(word: str) -> bool:

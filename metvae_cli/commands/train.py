@@ -77,33 +77,49 @@ def task(config: DictConfig) -> float:
     return train(experiment, settings, folder)
 
 
+# Where data lie may change between a run and its resume; what they are may not.
+_MOVED = ("dataset.path=", "dataset.root=")
+
+
 def resume(folder: Path, overrides: Sequence[str]) -> float:
     """Go on with the run in `folder`; only limits and intervals of the trainer may be changed."""
-    from metvae_cli.build import build_experiment, stored_config
+    from metvae_cli.build import build_experiment, data_of, stored_config
     from metvae_cli.commands.train_run import train
     from metvae_cli.training.checkpoint import load_checkpoint
 
     for word in overrides:
-        if word.startswith("-") or not word.startswith(("trainer.", "plugins=")):
-            raise ConfigError(f"{word}: cannot be changed on a resume; only trainer.* keys can")
-    changes = [word for word in overrides if word.startswith("trainer.")]
+        if word.startswith("-") or not word.startswith(("trainer.", "plugins=", *_MOVED)):
+            raise ConfigError(
+                f"{word}: cannot be changed on a resume; only trainer.* keys can, and dataset.path or dataset.root "
+                "of data that were moved"
+            )
+    changes = [word for word in overrides if not word.startswith("plugins=")]
     config = _changed(stored_config(folder, "resume"), changes)
     content = load_checkpoint(folder / "checkpoints" / "last.pt")
     experiment = build_experiment(config, plugins_in(overrides))
+    if (known := data_of(folder)) and known["fingerprint"] != experiment.learner.dataset.fingerprint():
+        raise ConfigError(
+            f"resume={folder}: the data are not those that the run was started with; put them back, or start a new run"
+        )
     _log_to(folder)
     return train(experiment, config, folder, content)
 
 
 def _changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     """The stored configuration with changed limits and intervals."""
-    given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).get("trainer", {})
+    changed = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes)))
+    given, moved = changed.get("trainer", {}), changed.get("dataset", {})
+    for key in moved:
+        if key not in config["dataset"]:
+            raise ConfigError(f"dataset.{key}: unknown key; this run's data are not named by one")
     for key in given:
         if key not in config["trainer"]:
             known = [f"trainer.{name}" for name in config["trainer"]]
             raise ConfigError(f"trainer.{key}: unknown key{did_you_mean(f'trainer.{key}', known)}")
     if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
         raise ConfigError("trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume")
-    return {**config, "trainer": {**config["trainer"], **given}}
+    dataset = {**config["dataset"], **moved}
+    return {**config, "dataset": dataset, "trainer": {**config["trainer"], **given}}
 
 
 def _log_to(folder: Path) -> None:

@@ -42,7 +42,9 @@ def train(
         RunError: failed; the reason is in the run's log and status
     """
     with RunDirectory(folder) as run, Interruption() as interruption:
-        run.write_manifest(config, str(experiment.device))
+        dataset = experiment.learner.dataset
+        data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
+        run.write_manifest(config, str(experiment.device), data)
         run.write_status("running")
         try:
             summary = _run(experiment, config, folder, content, interruption)

@@ -2,6 +2,8 @@
 
 import math
 import os
+import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +85,13 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _require_memory(sum(member.file_size for member in archive.infolist()))
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ArrayFileError(
+            "is damaged, or holds other objects than tensors; save a tensor, or a dictionary of them"
+        ) from None
     named = content if isinstance(content, Mapping) else {ONLY: content}
     found: dict[str, Tensor] = {}
     for key, value in named.items():

@@ -4,6 +4,7 @@ A data set is a small class with typed constructor arguments (the keys of its YA
 `load() -> Dataset`. Everything after it sees only `Dataset`.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -68,6 +69,15 @@ class Dataset:
     def held_out(self, split: Split, index: Tensor) -> Tensor:
         """Data of `split` at `index` exactly as stored, shape (B, *event), float32: never redrawn."""
         return as_float(split.values[index])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all three splits as stored; of values that are read when asked for, of some of them."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.valid, self.test):
+            values = split.values if isinstance(split.values, Tensor) else split.values[spread_over(len(split), 8)]
+            digest.update(f"{tuple(split.values.shape)} {values.dtype}".encode())
+            digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data set with its tensors on `device`."""

@@ -24,7 +24,7 @@ class CsvData:
 
     path: the file, UTF-8
     batch_size: training data per iteration
-    delimiter: between cells: one character, or tab
+    delimiter: between cells: one character, or tab, semicolon or comma
     header: whether the first row names the columns; null: it does if no cell of it is a number
     columns: names of the columns to use, numbers from 1 without a header; null is all that hold numbers
     label_column: column with labels, numbered in sorted order; not part of the data
@@ -50,9 +50,9 @@ class CsvData:
     ) -> None:
         require_at_least(1, batch_size=batch_size, num_valid=num_valid, num_test=num_test)
         require_at_least(0, split_seed=split_seed)
-        self.delimiter = "\t" if delimiter == "tab" else delimiter
+        self.delimiter = {"tab": "\t", "semicolon": ";", "comma": ","}.get(delimiter, delimiter)
         if len(self.delimiter) != 1 or self.delimiter in '\r\n"':
-            raise ValueError(f"delimiter={delimiter}: must be one character, or tab")
+            raise ValueError(f"delimiter={delimiter}: must be one character, or tab, semicolon or comma")
         if columns is not None and not 0 < len(columns) == len(set(map(str, columns))):
             raise ValueError(f"columns={list(columns)}: must name each column once, or be null")
         if columns is not None and str(label_column) in map(str, columns):
@@ -101,7 +101,9 @@ class CsvData:
         label = None if self.label_column is None else table.column(self.label_column, "dataset.label_column")
         found = table.numeric(without=label)
         if not found:
-            raise CsvError("has no column of numbers; set dataset.delimiter= (numbers have a decimal point)")
+            raise CsvError(
+                "has no column of numbers; set dataset.delimiter=semicolon or tab (numbers have a decimal point)"
+            )
         return found
 
     def _standardized(self, values: Tensor, train: Tensor, names: Sequence[str]) -> tuple[Tensor, str]:

@@ -30,7 +30,8 @@ class LogLikelihood(NamedTuple):
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over data; NaN for one datum."""
-        return self.per_datum.std().item() / math.sqrt(len(self.per_datum))
+        count = len(self.per_datum)
+        return self.per_datum.std().item() / math.sqrt(count) if count > 1 else math.nan
 
 
 @torch.no_grad()

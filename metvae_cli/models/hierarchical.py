@@ -42,7 +42,8 @@ class HierarchicalPrior(Prior):
         upper = latent_dim // 2 if upper_dim is None else upper_dim
         if not 1 <= upper < latent_dim:
             raise ValueError(
-                f"upper_dim={upper_dim}: must lie between 1 and latent_dim - 1 = {latent_dim - 1}, or be null for half"
+                f"upper_dim={upper}: must lie between 1 and latent_dim - 1 = {latent_dim - 1}; two levels need "
+                "latent_dim=2 or more"
             )
         self.upper_dim, self.visible_dim = upper, latent_dim - upper
         self.net = mlp(upper, hidden, 2 * self.visible_dim, activation)

@@ -85,7 +85,8 @@ class FlowPosterior(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(..., B, D) -> (..., B). T is undone: what led to a draw is not remembered, since a score is wanted there."""
-        noise, log_det = self._inverse(value, self.context)
+        batch = torch.broadcast_shapes(value.shape[:-1], self.base.batch_shape)  # a flow wants all rows of its context
+        noise, log_det = self._inverse(value.expand(*batch, -1), self.context)
         return self.base.log_prob(noise) + log_det
 
 

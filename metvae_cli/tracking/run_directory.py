@@ -72,15 +72,17 @@ class RunDirectory:
             return False
         return False
 
-    def write_manifest(self, config: Mapping[str, Any], device: str) -> None:
-        """What ran, on what, from which words. A resume adds its own start to the list."""
+    def write_manifest(self, config: Mapping[str, Any], device: str, data: Mapping[str, Any]) -> None:
+        """What ran, on what device and data, from which words. A resume adds its own start to the list."""
         path = self.path / "manifest.json"
         known = json.loads(path.read_text()) if path.exists() else {"starts": []}
         start = {"time": now(), "argv": sys.argv, "pid": os.getpid(), "host": socket.gethostname()}
         manifest = {
             "starts": [*known["starts"], start],
             "end": None,
+            "directory": known.get("directory", str(Path.cwd())),
             "device": device,
+            "data": data,
             "seed": config["seed"],
             "config": config,
             "versions": {
@@ -112,6 +114,15 @@ def read_status(path: Path) -> dict[str, str]:
         return json.loads((path / "status.json").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the run in a directory; empty if there is none that can be read."""
+    try:
+        found = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -93,6 +93,11 @@ class Trainer:
             if self.state.validated_at != self.state.iteration:
                 self._validate()
             self.save("last.pt")  # with the seconds at which the run ended, so that a resume does not train on
+        if self.state.iteration and self.state.bad_steps == self.state.iteration:
+            raise RunError(
+                "no step was made: loss or gradient was never finite; are the data of the size that the likelihood "
+                "expects (dataset.standardize=true for real values)? else lower optimizer.lr or sampler.step_size"
+            )
         if not math.isfinite(self.state.best_value):
             raise RunError("the validation bound was never finite: lower optimizer.lr or sampler.step_size")
         return reason

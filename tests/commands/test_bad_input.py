@@ -108,8 +108,8 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("trainer.inference_iterations=5000", ("trainer.inference_iterations=5000", "never be trained")),
     ("trainer.score_warmup_epochs=-1", ("trainer.score_warmup_epochs=-1", "0 or more")),
     ("trainer.inference_iterations=-1", ("trainer.inference_iterations=-1", "0 or more")),
-    ("dataset=gaussian_toy", ("likelihood=BernoulliLikelihood", "likelihood=gaussian")),
-    ("likelihood=gaussian", ("likelihood=GaussianLikelihood", "digits")),
+    ("dataset=gaussian_toy", ("likelihood=bernoulli", "likelihood=gaussian")),
+    ("likelihood=gaussian", ("likelihood=gaussian", "digits")),
     # what is not there
     ("trainer.device=cuda:99", ("trainer.device=cuda:99", "there is cpu")),
     ("trainer.device=tpu", ("trainer.device=tpu", "there is cpu")),

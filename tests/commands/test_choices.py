@@ -60,6 +60,13 @@ def test_each_head(head: str, flow: str, tmp_path: Path) -> None:
     finished(tmp_path, f"encoder.head={head}", f"encoder.flow={flow}", "encoder.hidden=[16]")
 
 
+@pytest.mark.parametrize("flow", ["none", "realnvp", "maf", "iaf"])
+def test_pseudo_inputs_with_each_flow(flow: str, tmp_path: Path) -> None:
+    """The encoder is asked for the density of each position under each pseudo-input."""
+    words = ("prior=vamp", "prior.num_components=7", f"encoder.flow={flow}", "encoder.head=full", "encoder.hidden=[16]")
+    finished(tmp_path, *words)
+
+
 @pytest.mark.parametrize("decoder", choices("decoder"))
 def test_each_decoder(decoder: str, tmp_path: Path) -> None:
     finished(tmp_path, f"decoder={decoder}")

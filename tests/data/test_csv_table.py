@@ -160,7 +160,7 @@ def test_numbers(text: str, value: float | None) -> None:
     [
         ({"batch_size": 0}, r"^batch_size=0: must be at least 1$"),
         ({"num_valid": 0}, r"^num_valid=0: must be at least 1$"),
-        ({"delimiter": ""}, r"^delimiter=: must be one character, or tab$"),
+        ({"delimiter": ""}, r"^delimiter=: must be one character, or tab, semicolon or comma$"),
         ({"delimiter": "::"}, r"^delimiter=::: must be one character"),
         ({"delimiter": '"'}, r"must be one character"),
         ({"columns": []}, r"^columns=\[\]: must name each column once"),

@@ -52,7 +52,9 @@ def test_dynamic_batches_differ_and_held_out_data_are_the_same_in_every_load() -
 
 
 def test_held_out_parts_must_leave_training_data() -> None:
-    with pytest.raises(ConfigError, match=r"^dataset\.num_valid=1500: .*dataset\.num_test=297.*at most 1796 can be held out$"):
+    with pytest.raises(
+        ConfigError, match=r"^dataset\.num_valid=1500: .*dataset\.num_test=297.*at most 1796 can be held out$"
+    ):
         Digits(num_valid=1500, num_test=297).load()
     assert len(Digits(num_valid=1500, num_test=296).load().train) == 1
 

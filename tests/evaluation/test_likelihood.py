@@ -75,5 +75,4 @@ def test_progress_is_reported_and_can_stop_it() -> None:
 
 
 def test_one_datum_has_no_standard_error() -> None:
-    with pytest.warns(UserWarning, match="degrees of freedom"):
-        assert math.isnan(importance_sampling(LinearGaussian(), data(1), 2).standard_error)
+    assert math.isnan(importance_sampling(LinearGaussian(), data(1), 2).standard_error)

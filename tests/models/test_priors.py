@@ -125,6 +125,16 @@ def test_a_vamp_prior_is_the_mean_of_encoded_pseudo_inputs() -> None:
     assert ((start - 0.5).abs() < 0.1).all()
 
 
+@pytest.mark.parametrize("flow", ["realnvp", "maf", "iaf"])
+def test_a_vamp_prior_of_flows_is_a_mean_too(flow: str) -> None:
+    encoder = MLPEncoder(EVENT, DIM, (8,), flow=flow)  # pyright: ignore[reportArgumentType]
+    stir(encoder, seed=1, scale=0.5)
+    prior, z = VampPrior(encoder, lambda count: torch.rand(count, *EVENT), True, DIM, 4), torch.randn(2, 3, DIM)
+    parts = [encoder(u[None]) for u in prior.pseudo_inputs]
+    expected = torch.stack([part.log_prob(z) for part in parts]).logsumexp(0) - math.log(4)
+    assert torch.allclose(prior.log_prob(z), expected)
+
+
 def test_a_mixture_is_written_out() -> None:
     prior, z = make("mixture"), torch.randn(2, 3, DIM)
     assert isinstance(prior, MixturePrior)

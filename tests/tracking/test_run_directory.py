@@ -82,7 +82,7 @@ def test_status_and_manifest_tell_start_and_end(tmp_path: Path) -> None:
     assert read_status(tmp_path) == {}
     with RunDirectory(tmp_path) as run:
         for _ in range(2):
-            run.write_manifest({"seed": 4}, "cpu")
+            run.write_manifest({"seed": 4}, "cpu", {})
             assert json.loads((tmp_path / "manifest.json").read_text())["end"] is None
             run.write_status("failed", "because")
     assert read_status(tmp_path)["reason"] == "because"
