@@ -90,7 +90,7 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ArrayFileError(
-            "is damaged, or holds other objects than tensors; save a tensor, or a dictionary of them"
+            "cannot be read as .pt: damaged, or of other objects than tensors; save a tensor, or a dictionary of them"
         ) from None
     named = content if isinstance(content, Mapping) else {ONLY: content}
     found: dict[str, Tensor] = {}
