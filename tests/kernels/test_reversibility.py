@@ -23,7 +23,9 @@ REVERSIBLE = [case for case in EVERY_CASE if case.name != "flow_lifted"]
 LIFTED = [case for case in EVERY_CASE if case.name == "flow_lifted"]
 
 
-def pairs(case: AnyCase, target: Target, rule: Acceptance, mutant: str | None = None) -> tuple[Tensor, Tensor]:
+def pairs(
+    case: AnyCase, target: Target, rule: Acceptance, mutant: str | None = None, draws: int = DRAWS
+) -> tuple[Tensor, Tensor]:
     """Exact draws, and where one step leads from them."""
     proposal = case.proposal(target.dim, mutant)
     path = AnnealedPath(
@@ -32,7 +34,7 @@ def pairs(case: AnyCase, target: Target, rule: Acceptance, mutant: str | None = 
         needs_score=proposal.needs_score,
         draw_initial=lambda shape: 3.0 * torch.randn(*shape, 1, target.dim),
     )
-    z = target.sample(DRAWS)
+    z = target.sample(draws)
     with torch.no_grad():
         start = path.evaluate(z[:, None], create_graph=False)
         after, _ = MetropolisHastings(proposal, rule).step(start, path, torch.tensor(1.0), create_graph=False)
@@ -88,5 +90,7 @@ MUTANTS = [(case, name) for case in REVERSIBLE for name in case.mutants if name 
 
 @pytest.mark.parametrize(("case", "mutant"), MUTANTS, ids=[f"{case.name}-{name}" for case, name in MUTANTS])
 def test_wrong_proposals_are_rejected(case: AnyCase, mutant: str) -> None:
-    scores = [largest_score(*pairs(case, target, Acceptance.BARKER, mutant)) for target in TARGETS[:3]]
+    # More draws than a right one is judged by: a missing half kick of four leapfrogs is a small mistake.
+    draws = 4 * DRAWS
+    scores = [largest_score(*pairs(case, target, Acceptance.BARKER, mutant, draws)) for target in TARGETS[:3]]
     assert max(scores) > BOUND
