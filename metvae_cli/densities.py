@@ -46,8 +46,8 @@ class Frame(NamedTuple):
 class AnnealedPath:
     """log g_beta = (1 - beta) log_initial + beta log_final, for the data of one batch.
 
-    `evaluate` is the only place that calls the decoder or `autograd.grad`; `evaluations` counts the latent
-    vectors it decoded.
+    `evaluate` and `value_under` are the only places that call the decoder, the first one `autograd.grad`; `evaluations`
+    counts the latent vectors that were decoded.
 
     Args:
         log_initial: z (S, B, D) -> log q(z | x), (S, B)
@@ -99,6 +99,11 @@ class AnnealedPath:
         if not create_graph:
             log_initial, log_final = log_initial.detach(), log_final.detach()
         return Point(z, log_initial, log_final, score_initial, score_final)
+
+    def value_under(self, log_density: LogDensity, z: Tensor) -> Tensor:
+        """Another log-density of the decoder's than that of the path's end, at z; (S, B), counted."""
+        self.evaluations += z.shape[0] * z.shape[1]
+        return log_density(z)
 
     def log_prob(self, point: Point, beta: Tensor) -> Tensor:
         """log g_beta at a visited point, (S, B). Costs nothing."""

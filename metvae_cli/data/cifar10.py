@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metvae_cli.data.base import Dataset, Split
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with, missing_files
+from metvae_cli.data.official import OfficialPhotographs, Root, download_files, fetch_into, first_with, missing_files
 from metvae_cli.data.safe_pickle import unpickle
 from metvae_cli.torchvision_import import import_torchvision
 
@@ -31,7 +31,7 @@ SHAPE = (3, 32, 32)
 BYTES_PER_IMAGE, BYTES_BESIDE = 3072 + 100, 4096
 
 
-class CIFAR10(OfficialImages):
+class CIFAR10(OfficialPhotographs):
     """Event shape (3, 32, 32), labels 0..9; the validation split is the end of the official train set.
 
     batch_size: training data per iteration
@@ -45,17 +45,6 @@ class CIFAR10(OfficialImages):
 
     Raises ValueError for an argument out of range.
     """
-
-    def __init__(
-        self,
-        batch_size: int = 100,
-        root: str = "data",
-        download: bool = True,
-        num_valid: int = 5000,
-        split_seed: int = 0,
-        dequantize: bool = False,
-    ) -> None:
-        super().__init__(batch_size, "none", root, download, num_valid, split_seed, dequantize)
 
     def load(self) -> Dataset:
         """The three splits. Raises ConfigError: files missing, damaged, not to be had; no training data left."""

@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from metvae_cli.data.base import Dataset, Split, require_at_least
+from metvae_cli.data.base import Dataset, require_at_least
+from metvae_cli.data.splits import drawn_splits
 
 # Data are float32: below this the rounding of x is no longer negligible beside the noise.
 MIN_NOISE = 1e-3
@@ -87,8 +88,5 @@ class GaussianToy:
         weights = torch.randn(shape, dtype=torch.float64, generator=generator)
         offset = torch.randn(self.observed_dim, dtype=torch.float64, generator=generator)
         model = LinearGaussian(weights, offset, self.noise)
-        # Test and validation come first: they stay the same data when only num_train changes.
-        test = Split(model.sample(self.num_test, generator))
-        valid = Split(model.sample(self.num_valid, generator))
-        train = Split(model.sample(self.num_train, generator))
-        return Dataset("gaussian_toy", train, valid, test, support="real", exact_log_likelihood=model.log_prob)
+        splits = drawn_splits(model.sample, generator, self.num_train, self.num_valid, self.num_test)
+        return Dataset("gaussian_toy", *splits, support="real", exact_log_likelihood=model.log_prob)

@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from metvae_cli.data.base import Dataset, Split, require_at_least
+from metvae_cli.data.base import Dataset, require_at_least
+from metvae_cli.data.splits import drawn_splits
 
 LATENT_DIM = 2
 # Beyond, the posterior becomes so narrow that the quadrature is no longer exact.
@@ -86,8 +87,5 @@ class LinearBernoulliToy:
         weights = torch.randn(self.observed_dim, LATENT_DIM, dtype=torch.float64, generator=generator)
         offset = torch.randn(self.observed_dim, dtype=torch.float64, generator=generator)
         model = LinearBernoulli(weights, offset)
-        # Test and validation come first: they stay the same data when only num_train changes.
-        test = Split(model.sample(self.num_test, generator))
-        valid = Split(model.sample(self.num_valid, generator))
-        train = Split(model.sample(self.num_train, generator))
-        return Dataset("linear_bernoulli", train, valid, test, "binary", exact_log_likelihood=model.log_prob)
+        splits = drawn_splits(model.sample, generator, self.num_train, self.num_valid, self.num_test)
+        return Dataset("linear_bernoulli", *splits, "binary", exact_log_likelihood=model.log_prob)

@@ -193,6 +193,21 @@ class OfficialImages(ABC):
         )
 
 
+class OfficialPhotographs(OfficialImages):
+    """Those in colour, which nobody binarizes: the same arguments but for `binarization`."""
+
+    def __init__(
+        self,
+        batch_size: int = 100,
+        root: str = "data",
+        download: bool = True,
+        num_valid: int = 5000,
+        split_seed: int = 0,
+        dequantize: bool = False,
+    ) -> None:
+        super().__init__(batch_size, "none", root, download, num_valid, split_seed, dequantize)
+
+
 def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
     """Those of the names that are no files in `folder`."""
     return [name for name in names if not os.path.isfile(folder / name)]

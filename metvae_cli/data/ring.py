@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metvae_cli.data.base import Dataset, Split, require_at_least
+from metvae_cli.data.base import Dataset, require_at_least
+from metvae_cli.data.splits import drawn_splits
 
 # Data are float32: below this the rounding of x is no longer negligible beside the noise.
 MIN_NOISE = 1e-3
@@ -135,8 +136,5 @@ class Ring:
     def load(self) -> Dataset:
         """Draw the splits."""
         generator = Generator().manual_seed(self.split_seed)
-        # Test and validation come first: they stay the same data when only num_train changes.
-        test = Split(self.process.sample(self.num_test, generator))
-        valid = Split(self.process.sample(self.num_valid, generator))
-        train = Split(self.process.sample(self.num_train, generator))
-        return Dataset("ring", train, valid, test, support="real", exact_log_likelihood=self.process.log_prob)
+        splits = drawn_splits(self.process.sample, generator, self.num_train, self.num_valid, self.num_test)
+        return Dataset("ring", *splits, support="real", exact_log_likelihood=self.process.log_prob)

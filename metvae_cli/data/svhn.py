@@ -7,7 +7,7 @@ import torch
 
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.matlab import read_mat
-from metvae_cli.data.official import OfficialImages, Root, download_files, fetch_into, first_with, missing_files
+from metvae_cli.data.official import OfficialPhotographs, Root, download_files, fetch_into, first_with, missing_files
 from metvae_cli.torchvision_import import import_torchvision
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
@@ -16,7 +16,7 @@ EXPECTED_MD5 = {TRAIN: "e26dedcc434d2e4c54c9b2d4a06d8373", TEST: "eb5a983be6a315
 COUNTS = {TRAIN: 73257, TEST: 26032}
 
 
-class SVHN(OfficialImages):
+class SVHN(OfficialPhotographs):
     """Event shape (3, 32, 32), labels 0..9; the validation split is the end of the official train set.
 
     batch_size: training data per iteration
@@ -30,17 +30,6 @@ class SVHN(OfficialImages):
 
     Raises ValueError for an argument out of range.
     """
-
-    def __init__(
-        self,
-        batch_size: int = 100,
-        root: str = "data",
-        download: bool = True,
-        num_valid: int = 5000,
-        split_seed: int = 0,
-        dequantize: bool = False,
-    ) -> None:
-        super().__init__(batch_size, "none", root, download, num_valid, split_seed, dequantize)
 
     def load(self) -> Dataset:
         """The three splits. Raises ConfigError: files missing, damaged, not to be had; no training data left."""

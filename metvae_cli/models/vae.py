@@ -86,10 +86,6 @@ class VAE(nn.Module):
         """p(x | z) for z (S, B, D)."""
         return self.likelihood(self.decoder(z[..., : self.prior.visible_dim]))
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z), (S, B), in nats."""
-        return self.likelihood.log_prob(self.decoder(z[..., : self.prior.visible_dim]), x)
-
     def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
         """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats.
 

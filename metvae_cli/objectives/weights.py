@@ -233,9 +233,8 @@ def log_weights(
         betas = sampler.schedule().to(added)
         added = trajectory.info.log_path.sum(0) + sampler.reverse.log_prob(trajectory, path, sampler.steps, betas)
     if joint is not None:
-        z = trajectory.final.z
-        path.evaluations += z.shape[0] * z.shape[1]
-        trajectory = trajectory._replace(final=trajectory.final._replace(log_final=joint(z)))
+        log_final = path.value_under(joint, trajectory.final.z)
+        trajectory = trajectory._replace(final=trajectory.final._replace(log_final=log_final))
     return trajectory.final.log_final - trajectory.initial.log_initial + added, trajectory
 
 
