@@ -3,10 +3,10 @@
 Every function returns one image (3, H, W) in [0, 1], a grid of data; they draw from torch's global random stream.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from metvae_cli.evaluation.figures import new_figure, rendered
 from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.weights import make_path
 from metvae_cli.samplers.chain import Sampler
@@ -63,22 +63,16 @@ def grid(images: Tensor, columns: int) -> Tensor:
 @torch.no_grad()
 def latent_scatter(model: VAE, x: Tensor, labels: Tensor | None) -> Tensor:
     """Means of q(z | x) on their two principal axes, coloured by class where there are classes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib is slow to import and not always needed
-    from matplotlib.figure import Figure
-
     means = model.posterior(x).mean.cpu()
     centred = means - means.mean(0)
     if means.shape[1] > 2:
         centred = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
     across, up = centred[:, 0], centred[:, 1] if centred.shape[1] > 1 else torch.zeros(len(centred))
-    figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(5, 5)
     axes = figure.add_subplot()
     colours = labels.cpu().numpy() if labels is not None else "tab:blue"
     dots = axes.scatter(across.numpy(), up.numpy(), c=colours, cmap="tab10" if labels is not None else None, s=8)
     if labels is not None:
         axes.legend(*dots.legend_elements(), title="class", fontsize=7, loc="upper right")
     axes.set_title("encoder means, two principal axes")
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return rendered(figure)

@@ -103,9 +103,12 @@ class Sampler(nn.Module):
             return Frame(mean, scale)
         return Frame(torch.zeros_like(self.scale), self.scale) if self.precondition == "adapted" else None
 
-    def iterate(self, point: Point, path: AnnealedPath, *, create_graph: bool) -> Iterator[tuple[Point, StepInfo]]:
-        """Each next point and its record, K of them, one at a time."""
-        for kernel, beta in zip(self.steps, self.schedule().to(point.z), strict=True):
+    def iterate(
+        self, point: Point, path: AnnealedPath, *, create_graph: bool, betas: Tensor | None = None
+    ) -> Iterator[tuple[Point, StepInfo]]:
+        """Each next point and its record, K of them, one at a time. betas: (K,) in place of the schedule's."""
+        along = self.schedule() if betas is None else betas
+        for kernel, beta in zip(self.steps, along.to(point.z), strict=True):
             point, info = kernel.step(point, path, beta, create_graph=create_graph)
             yield point, info
 
@@ -113,10 +116,11 @@ class Sampler(nn.Module):
         """Run the chain from z (S, B, D): 1 + K evaluations of the path (1 + K * num_leapfrog for HMC)."""
         return self.run(path.evaluate(z, create_graph=create_graph), path, create_graph=create_graph)
 
-    def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
-        """Run the chain from a point that has been evaluated: K evaluations of the path."""
+    def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool, betas: Tensor | None = None) -> Trajectory:
+        """Run the chain from a point that has been evaluated: K evaluations of the path. betas: as of `iterate`."""
         point, records, starts = initial, [], []
-        for kernel, beta in zip(self.steps, self.schedule().to(initial.z), strict=True):
+        along = self.schedule() if betas is None else betas
+        for kernel, beta in zip(self.steps, along.to(initial.z), strict=True):
             starts.append(self.start_of(point, path, beta))
             point, info = kernel.step(point, path, beta, create_graph=create_graph)
             records.append(info)
