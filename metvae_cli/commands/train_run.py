@@ -17,13 +17,15 @@ from metvae_cli.commands.train_summary import print_summary
 from metvae_cli.data.base import Split, spread_over
 from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.evaluation import pictures
-from metvae_cli.evaluation.likelihood import LogLikelihood, importance_sampling
+from metvae_cli.evaluation.estimate import bits_per_dimension
+from metvae_cli.evaluation.frozen import batches, freeze
+from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
 from metvae_cli.training.interruption import Interruption
-from metvae_cli.training.trainer import Trainer, fork_rng
+from metvae_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ def _restore(trainer: Trainer, content: dict[str, Any]) -> None:
 
 
 def _summary(
-    experiment: Experiment, trainer: Trainer, last_row: Mapping[str, float], test: LogLikelihood
+    experiment: Experiment, trainer: Trainer, last_row: Mapping[str, float], test: ImportanceEstimate
 ) -> dict[str, Any]:
     """What summary.json holds."""
     state = trainer.state
@@ -157,17 +159,16 @@ def _summary(
     }
 
 
-def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> LogLikelihood:
-    """Importance-sampling estimate on the test split (or a seeded choice of it), with a random stream of its own."""
+def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> ImportanceEstimate:
+    """Importance-sampled log-likelihood of the test data: what `metvae evaluate` gives for as many samples."""
     learner, settings = experiment.learner, experiment.settings
-    index = _test_index(learner.dataset.test, settings.test_data)
-    log.info("test log-likelihood: %d data, %d importance samples each", len(index), settings.test_samples)
-    batches = (learner.dataset.held_out(learner.dataset.test, part) for part in index.split(learner.batch_size))
-    learner.model.eval()
-    with fork_rng(_TEST_SEED):
-        return importance_sampling(
-            learner.model, batches, settings.test_samples, between=lambda done: interruption.check()
-        )
+    test = learner.dataset.test
+    return importance_sampling(
+        freeze(learner.model, experiment.device),
+        batches(learner.dataset, test, _test_index(test, settings.test_data)),
+        settings.test_samples,
+        between=lambda done: interruption.check(),
+    )
 
 
 def _test_index(test: Split, limit: int | None) -> Tensor:
@@ -176,16 +177,13 @@ def _test_index(test: Split, limit: int | None) -> Tensor:
     return torch.randperm(len(test), generator=torch.Generator().manual_seed(_TEST_SEED))[:limit]
 
 
-def _bits_per_dimension(experiment: Experiment, test: LogLikelihood) -> dict[str, float]:
-    """The test number per value of a datum, for discrete values and for dequantized grey levels.
-
-    The density of a dequantized level, in [0, 1), is over intervals of 1/256: log 256 nats per value more.
-    """
+def _bits_per_dimension(experiment: Experiment, test: ImportanceEstimate) -> dict[str, float]:
+    """The test number per value of a datum, for discrete values and for dequantized grey levels."""
     dataset = experiment.learner.dataset
-    offset = math.log(256) if dataset.dequantize else 0.0
     if not (dataset.dequantize or experiment.learner.model.likelihood.is_discrete):
         return {}
-    return {"test/bits_per_dimension": (offset - test.mean / math.prod(dataset.event_shape)) / math.log(2)}
+    size = math.prod(dataset.event_shape)
+    return {"test/bits_per_dimension": bits_per_dimension(test.mean, size, dequantized=dataset.dequantize)}
 
 
 def _exact(experiment: Experiment) -> dict[str, float]:

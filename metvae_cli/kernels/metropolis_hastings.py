@@ -64,10 +64,12 @@ class MetropolisHastings(Kernel):
         """The decisions, (S, B) bool; a place of its own so that tests can impose them."""
         return decide(log_accept)
 
-    def attempt(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> Attempt:
-        """Refresh, propose and test."""
+    def attempt(
+        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Attempt:
+        """Refresh, propose and test. noise: of the move, where it is not to be drawn here."""
         start = self.proposal.refresh(point)
-        proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph)
+        proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph, noise=noise)
         ratio, finite = log_ratio(start.point, proposed, path, beta)
         return Attempt(start, proposed, ratio, finite, *log_probabilities(self.acceptance, ratio))
 

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from metvae_cli.densities import LogDensity
+from metvae_cli.models.priors import StandardNormal
 
 SCALE = 0.8
 
@@ -19,6 +20,7 @@ class LinearGaussian:
         self.weight = torch.tensor([[1.0, 0.4], [-0.5, 0.9], [0.3, -1.2]])
         self.offset = torch.tensor([0.2, -0.1, 0.5])
         self.shift, self.widen = shift, widen
+        self.prior = StandardNormal(2)
 
     def posterior(self, x: Tensor) -> MultivariateNormal:
         precision = torch.eye(2) + self.weight.T @ self.weight / SCALE**2
@@ -35,6 +37,10 @@ class LinearGaussian:
             return prior + likelihood_weight * MultivariateNormal(location, scale_tril=likelihood_scale).log_prob(x)
 
         return log_density
+
+    def decode(self, z: Tensor) -> MultivariateNormal:
+        """p(x | z)."""
+        return MultivariateNormal(z @ self.weight.T + self.offset, scale_tril=SCALE * torch.eye(3))
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log p(x), (B,)."""

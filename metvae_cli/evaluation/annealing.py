@@ -1,0 +1,199 @@
+"""Annealed importance sampling (Neal 2001; Wu et al. 2017) with Hamiltonian steps.
+
+From z_0 of the path's start, along 0 = beta_0 < ... < beta_T = 1,
+
+    log w = sum_t (beta_t - beta_{t-1}) [log_final - log_initial](z_{t-1}),      z_t ~ HMC step invariant for beta_t,
+
+so that E[w] = p(x) and E[log of the mean of w] is at most log p(x). Step sizes are tuned on a pilot run with other
+random numbers and then stay as they are: tuning them on the run itself would spoil E[w]. Memory does not grow with T.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.evaluation.streams import DatumStreams
+from metvae_cli.kernels.acceptance import Acceptance
+from metvae_cli.kernels.hamiltonian import Hamiltonian
+from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
+from metvae_cli.kernels.step_size import StepSize
+
+ScheduleName = Literal["sigmoid", "linear"]
+StartName = Literal["prior", "encoder"]
+
+_SEGMENTS = 20
+PILOT_TEMPERATURES = 300
+_GAIN = 0.2
+_LEAST_STEP, _LARGEST_STEP = 1e-5, 10.0
+
+
+class AnnealingSettings:
+    """How annealing is done.
+
+    Args:
+        num_temperatures: T
+        num_chains: S, per datum
+        num_leapfrog: of each Hamiltonian step, one value and score of the decoder each
+        schedule: `sigmoid` spends more temperatures at both ends
+        sharpness: of the sigmoid: it runs from -sharpness to sharpness
+        target_accept: of the pilot run
+        start: the path begins at the prior or at the encoder
+        data: at most so many data, evenly spread over the split; null is all
+        repeats: with other random numbers
+        chunk: chains advanced at a time; changes memory and speed only
+
+    Raises:
+        ValueError: a number is out of range
+    """
+
+    def __init__(
+        self,
+        num_temperatures: int = 500,
+        num_chains: int = 10,
+        num_leapfrog: int = 5,
+        schedule: ScheduleName = "sigmoid",
+        sharpness: float = 4.0,
+        target_accept: float = 0.65,
+        start: StartName = "prior",
+        data: int | None = 50,
+        repeats: int = 1,
+        chunk: int = 1000,
+    ) -> None:
+        counts = {"num_chains": num_chains, "num_leapfrog": num_leapfrog, "repeats": repeats, "chunk": chunk}
+        if data is not None:
+            counts["data"] = data
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        if num_temperatures < 2:
+            raise ValueError(f"num_temperatures={num_temperatures}: must be at least 2")
+        if not 0 < target_accept < 1:
+            raise ValueError(f"target_accept={target_accept}: must lie between 0 and 1, both excluded")
+        if not (sharpness > 0 and math.isfinite(sharpness)):
+            raise ValueError(f"sharpness={sharpness}: must be positive and finite")
+        self.num_temperatures, self.num_chains, self.num_leapfrog = num_temperatures, num_chains, num_leapfrog
+        self.target_accept, self.data, self.repeats, self.chunk = target_accept, data, repeats, chunk
+        self.start: StartName = start
+        self.schedule: ScheduleName = schedule
+        self.sharpness = sharpness
+
+    def betas(self, num_temperatures: int) -> Tensor:
+        """0 = beta_0 < ... < beta_T = 1, (T + 1,), in double precision."""
+        times = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)
+        if self.schedule == "linear":
+            return times
+        curve = torch.sigmoid(self.sharpness * (2 * times - 1))
+        return (curve - curve[0]) / (curve[-1] - curve[0])
+
+
+class Tuned(NamedTuple):
+    """Frozen step sizes: of each segment of the schedule and each datum, (segments, B). accept_prob: of the pilot."""
+
+    step_sizes: Tensor
+    accept_prob: float
+
+
+class Annealed(NamedTuple):
+    """log_weights: (S, B), in double precision. accept_prob: mean over steps, chains and data."""
+
+    log_weights: Tensor
+    accept_prob: float
+
+
+def log_mean(log_weights: Tensor) -> Tensor:
+    """Logarithm of the mean over chains, (B,)."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def pilot(
+    path: AnnealedPath,
+    start: Tensor,
+    settings: AnnealingSettings,
+    streams: DatumStreams,
+    between: Callable[[int], None],
+) -> Tuned:
+    """Step sizes that reach the target acceptance on a run from `start` (S, B, D), whose weights are thrown away."""
+    num_temperatures = PILOT_TEMPERATURES  # step sizes are a function of the place along the schedule
+    betas = settings.betas(num_temperatures)
+    stepper = _Stepper(path, settings.num_leapfrog, streams)
+    log_step = start.new_full((start.shape[1],), math.log(0.1))
+    sums, counts = log_step.new_zeros(_SEGMENTS, len(log_step)), log_step.new_zeros(_SEGMENTS, 1)
+    point, acceptance = path.evaluate(start, create_graph=False), 0.0
+    for t in range(1, num_temperatures):
+        between(t)
+        point, accept_prob = stepper.step(point, betas[t], log_step.exp())
+        log_step = log_step + _GAIN * (accept_prob.mean(0) - settings.target_accept)
+        log_step = log_step.clamp(math.log(_LEAST_STEP), math.log(_LARGEST_STEP))
+        segment = _segment(t, num_temperatures)
+        sums[segment] += log_step
+        counts[segment] += 1
+        acceptance += accept_prob.mean().item() / (num_temperatures - 1)
+    return Tuned(_filled(sums, counts).exp(), acceptance)
+
+
+def anneal(
+    path: AnnealedPath,
+    start: Tensor,
+    tuned: Tuned,
+    settings: AnnealingSettings,
+    streams: DatumStreams,
+    between: Callable[[int], None],
+    *,
+    backwards: bool = False,
+) -> Annealed:
+    """Run the chains from `start` (S, B, D) along the path, or, from draws of its end, back.
+
+    Backwards, E[w] = 1 / p(x), if the start is an exact draw of the posterior: the weights of the reversed run.
+    """
+    num_temperatures = settings.num_temperatures
+    betas = settings.betas(num_temperatures)
+    order = range(num_temperatures, -1, -1) if backwards else range(num_temperatures + 1)
+    stepper = _Stepper(path, settings.num_leapfrog, streams)
+    point, acceptance = path.evaluate(start, create_graph=False), 0.0
+    log_weights = torch.zeros(start.shape[:2], dtype=torch.float64, device=start.device)
+    for count, (before, t) in enumerate(pairwise(order), start=1):
+        between(count)
+        log_weights += (betas[t] - betas[before]).item() * (point.log_final - point.log_initial).double()
+        if t in (0, num_temperatures):
+            break  # a step at the far end would change no weight
+        step_sizes = tuned.step_sizes[_segment(t, num_temperatures)]
+        point, accept_prob = stepper.step(point, betas[t], step_sizes)
+        acceptance += accept_prob.mean().item() / (num_temperatures - 1)
+    return Annealed(log_weights, acceptance)
+
+
+class _Stepper:
+    """Hamiltonian steps with a step size for each datum and random numbers of each datum's own stream."""
+
+    def __init__(self, path: AnnealedPath, num_leapfrog: int, streams: DatumStreams) -> None:
+        self._path, self._streams = path, streams
+        self._step_size = StepSize(1.0)
+        self._kernel = MetropolisHastings(Hamiltonian(self._step_size, num_leapfrog), Acceptance.METROPOLIS)
+
+    def step(self, point: Point, beta: Tensor, step_sizes: Tensor) -> tuple[Point, Tensor]:
+        """The next point and the probability of acceptance, (S, B). step_sizes: (B,)."""
+        self._step_size.log_value = step_sizes.log()[:, None]  # broadcast over chains and dimensions
+        num_samples, _, dim = point.z.shape
+        beta = beta.to(point.z)
+        momentum = self._streams.normal(num_samples, dim)
+        attempt = self._kernel.attempt(point, self._path, beta, create_graph=False, noise=momentum)
+        decision = self._streams.log_uniform(num_samples) < attempt.log_accept
+        point, info = self._kernel.outcome(attempt, decision, self._path, beta)
+        return point, info.accept_prob
+
+
+def _segment(t: int, num_temperatures: int) -> int:
+    """The segment of the schedule that holds temperature t, 0 < t < T."""
+    return min(_SEGMENTS - 1, _SEGMENTS * t // num_temperatures)
+
+
+def _filled(sums: Tensor, counts: Tensor) -> Tensor:
+    """Means of the segments; of one that a short schedule has passed over, that of the nearest one before or after."""
+    filled = torch.nonzero(counts[:, 0] > 0)[:, 0]
+    nearest = (torch.arange(_SEGMENTS, device=filled.device)[:, None] - filled).abs().argmin(1)
+    return (sums / counts.clamp(min=1))[filled[nearest]]
