@@ -79,7 +79,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         ConfigError: anything that cannot be done, before anything is written
     """
     spine, settings = check_config(config, plugins)
-    device = prepare_device(settings)
+    device = prepare_device(settings.device, settings.threads, "trainer.")
     source = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {}))
     dataset = source.load()
     seed_everything(spine.seed)
@@ -93,7 +93,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
     _check_inference_iterations(settings, len(dataset.train), source.batch_size)
     parameters = [*model.parameters(), *sampler.parameters()]
-    set_threads(settings, sum(parameter.numel() for parameter in parameters))
+    set_threads(settings.threads, sum(parameter.numel() for parameter in parameters))
     wired = {"parameters": parameters, "max_epochs": settings.max_epochs}
     optimizer, scheduler = call(make_optimizer, config["optimizer"], "optimizer", wired)
     adaptations = [
@@ -240,13 +240,14 @@ def _check_inference_iterations(settings: TrainerSettings, num_train: int, batch
 
 
 class LoadedRun(NamedTuple):
-    """A trained model as a run left it."""
+    """A trained model as a run left it. iteration: of the checkpoint."""
 
     model: VAE
     sampler: Sampler
     dataset: Dataset
     config: dict[str, Any]
     device: torch.device
+    iteration: int
 
 
 def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str]) -> LoadedRun:
@@ -273,8 +274,9 @@ def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str])
         sampler.load_state_dict(content["sampler"])
     except (RuntimeError, KeyError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
-    place = prepare_device(TrainerSettings(device=device))
-    return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place)
+    place = prepare_device(device, None, "")
+    iteration = content["state"]["iteration"]
+    return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)
 
 
 def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:

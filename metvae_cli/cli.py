@@ -15,6 +15,7 @@ from metvae_cli.errors import ConfigError, RunError
 COMMANDS = MappingProxyType(
     {
         "train": "fit a model: log, save checkpoints, evaluate; -m sweeps over several values",
+        "evaluate": "log-likelihoods with error bars, diagnostics of sampler and latents",
         "sample": "make pictures from a trained model: samples, reconstructions, chains",
         "configs": "list, show or copy the choices that ship with metvae",
         "info": "versions, devices and data found: what a bug report needs",
@@ -24,6 +25,7 @@ COMMANDS = MappingProxyType(
 EXAMPLES = """\
   metvae train dataset=digits sampler=hmc           choose parts by name
   metvae train -m sampler=langevin,hmc seed=0,1,2   sweep: six runs
+  metvae evaluate run=outputs/train/RUN             its likelihood, three ways
   metvae sample run=outputs/train/RUN               pictures of what was learned
   metvae configs list sampler                       which samplers there are"""
 

@@ -74,9 +74,7 @@ class Dataset:
         """SHA-256 of all three splits as stored; of values that are read when asked for, of some of them."""
         digest = hashlib.sha256()
         for split in (self.train, self.valid, self.test):
-            values = split.values if isinstance(split.values, Tensor) else split.values[spread_over(len(split), 8)]
-            digest.update(f"{tuple(split.values.shape)} {values.dtype}".encode())
-            digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            _add_values(digest, split)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "Dataset":
@@ -141,6 +139,19 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
     # The modulus only keeps very large seeds inside what manual_seed accepts.
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(size, generator=generator)
+
+
+def split_fingerprint(split: Split) -> str:
+    """SHA-256 of one split as stored, binarized or dequantized as it is; of values read when asked for, of some."""
+    digest = hashlib.sha256()
+    _add_values(digest, split)
+    return digest.hexdigest()
+
+
+def _add_values(digest: "hashlib._Hash", split: Split) -> None:
+    values = split.values if isinstance(split.values, Tensor) else split.values[spread_over(len(split), 8)]
+    digest.update(f"{tuple(split.values.shape)} {values.dtype}".encode())
+    digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def spread_over(size: int, count: int) -> Tensor:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from metvae_cli.errors import ConfigError
-from metvae_cli.training.settings import TrainerSettings
 
 # Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
 # and many times longer where something else runs.
@@ -16,20 +15,28 @@ _SMALL = 200_000
 _THREADS_AT_START = torch.get_num_threads()
 
 
-def set_threads(settings: TrainerSettings, num_parameters: int) -> None:
+def set_threads(threads: int | None, num_parameters: int) -> None:
     """One CPU thread for a small model, torch's own choice for others; nothing where the user chose."""
-    if settings.threads is None:
+    if threads is None:
         torch.set_num_threads(1 if num_parameters < _SMALL else _THREADS_AT_START)
 
 
-def prepare_device(settings: TrainerSettings) -> torch.device:
-    """The device to run on, after setting the number of threads. Raises ConfigError where it is not there."""
-    if settings.threads is not None:
+def prepare_device(name: str, threads: int | None, where: str) -> torch.device:
+    """The device to run on, after setting the number of threads.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps
+        threads: CPU threads, or None
+        where: what stands before the keys `device` and `threads` in messages, like `trainer.`
+
+    Raises:
+        ConfigError: there is no such device, or there are not as many cores
+    """
+    if threads is not None:
         cores = os.cpu_count() or 1
-        if settings.threads > cores:
-            raise ConfigError(f"trainer.threads={settings.threads}: this machine has {cores}")
-        torch.set_num_threads(settings.threads)
-    name = settings.device
+        if threads > cores:
+            raise ConfigError(f"{where}threads={threads}: this machine has {cores}")
+        torch.set_num_threads(threads)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -37,7 +44,7 @@ def prepare_device(settings: TrainerSettings) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ConfigError(f"trainer.device={name}: not on this machine; there is {', '.join(there)}") from None
+        raise ConfigError(f"{where}device={name}: not on this machine; there is {', '.join(there)}") from None
     return device
 
 

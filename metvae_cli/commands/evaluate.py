@@ -1,0 +1,39 @@
+"""`metvae evaluate run=DIR`: log-likelihoods with standard errors, diagnostics of sampler and latents.
+
+What is done is in `evaluate_run.py`; it is imported late, so that help and misspelt words answer without torch.
+"""
+
+import sys
+
+from omegaconf import DictConfig
+
+from metvae_cli.commands.hydra_entry import named_plugins, output_folder, run_with_hydra
+from metvae_cli.errors import ConfigError, Interrupted
+from metvae_cli.paths import discard_run
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate; returns the exit status."""
+    try:
+        run_with_hydra(task, "evaluate", argv)
+    except Interrupted as interrupted:
+        print(f"metvae: stopped by {interrupted}; what was done by then is kept", file=sys.stderr)
+        return 128 + interrupted.signum
+    return 0
+
+
+def task(config: DictConfig) -> float | None:
+    """One job of Hydra's; returns the first estimate's mean log-likelihood, which a sweeper may maximise."""
+    from metvae_cli.build import load_run, plain
+    from metvae_cli.commands.evaluate_request import read_request
+    from metvae_cli.commands.evaluate_run import evaluate
+
+    folder = output_folder()
+    try:
+        settings = plain(config)
+        request = read_request(settings)
+        run = load_run(request.run, request.checkpoint, request.device, named_plugins())
+    except ConfigError:
+        discard_run(folder)
+        raise
+    return evaluate(run, request, settings, folder)

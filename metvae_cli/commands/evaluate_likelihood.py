@@ -1,0 +1,231 @@
+"""The estimators of log p(x) that `metvae evaluate` runs, one function each."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, with_error
+from metvae_cli.evaluation.annealed_likelihood import (
+    AnnealedEstimate,
+    Simulated,
+    annealed_importance_sampling,
+    bidirectional,
+    simulate,
+)
+from metvae_cli.evaluation.annealing import AnnealingSettings
+from metvae_cli.evaluation.estimate import Estimate, bits_per_dimension
+from metvae_cli.evaluation.exact import exact_likelihood, has_exact_likelihood
+from metvae_cli.evaluation.frozen import batches
+from metvae_cli.evaluation.importance import ImportanceEstimate, Proposal, importance_sampling, repeated
+from metvae_cli.evaluation.proposals import overdispersed, retrain_encoder
+from metvae_cli.models.vae import VAE
+
+# Above it an importance estimate converges too slowly to be of use (Vehtari et al. 2024).
+_LARGEST_K = 0.7
+_SHARE_TO_WARN = 0.05
+
+
+def importance(work: Workplace) -> Outcome:
+    """Importance sampling from the encoder, spread out or trained anew."""
+    settings, model = work.request.importance, work.frozen
+    propose, training = _proposal(work)
+    estimates = []
+    with work.progress(
+        f"importance sampling, S = {settings.num_samples}", settings.repeats * len(work.chosen)
+    ) as report:
+        for repeat in range(settings.repeats):
+            offset = repeat * len(work.chosen)
+            estimates.append(
+                importance_sampling(
+                    model,
+                    batches(work.run.dataset, work.split, work.chosen),
+                    settings.num_samples,
+                    propose=propose,
+                    seed=work.request.general.seed,
+                    repeat=repeat,
+                    chunk=settings.chunk,
+                    between=lambda done, before=offset: report(before + done),
+                )
+            )
+    found = repeated(estimates)
+    k, effective = (_mean_over(estimates, name) for name in ("pareto_k", "effective_samples"))
+    poor = (k > _LARGEST_K).double().mean().item()
+    results = {
+        **_numbers(work, found),
+        "num_samples": settings.num_samples,
+        "proposal": settings.proposal,
+        **({"retraining_bounds": training} if training else {}),
+        "effective_samples": effective.mean().item(),
+        "smallest_effective_samples": effective.min().item(),
+        "pareto_k": k[torch.isfinite(k)].mean().item() if torch.isfinite(k).any() else math.nan,
+        "largest_pareto_k": k.max().item(),
+        "share_of_data_above_0.7": poor,
+    }
+    name = f"log-likelihood, importance sampling (S = {settings.num_samples}, {settings.proposal})"
+    rows = [
+        (name, with_error(found.mean, found.standard_error, found.repeat_error)),
+        ("  effective samples, Pareto k", f"{effective.mean():.0f}, {results['pareto_k']:.2f}"),
+    ]
+    columns = {"importance": found.per_datum, "importance_effective_samples": effective, "importance_pareto_k": k}
+    return Outcome(results, rows, _columns(work.chosen, columns), warnings=_distrust(work, poor))
+
+
+def _proposal(work: Workplace) -> tuple[Proposal | None, list[float]]:
+    """What z is drawn from, and the bounds of its training where it was trained anew."""
+    settings, model = work.request.importance, work.frozen
+    if settings.proposal == "encoder":
+        return None, []
+    if settings.proposal == "overdispersed":
+        return overdispersed(model.host.posterior, settings.widen), []
+    run = work.run
+    with work.progress("training an encoder on the frozen decoder", settings.retrain_epochs) as report:
+        encoder, bounds = retrain_encoder(
+            run.model,
+            run.dataset,
+            settings.retrain_epochs,
+            settings.retrain_lr,
+            seed=work.request.general.seed,
+            between=report,
+        )
+    return encoder.to("cpu", model.dtype).eval().requires_grad_(False), list(bounds)
+
+
+def _distrust(work: Workplace, poor: float) -> list[str]:
+    if poor <= _SHARE_TO_WARN:
+        return []
+    other = "overdispersed or retrained" if work.request.importance.proposal == "encoder" else "retrained"
+    return [
+        f"importance sampling: the weights of {100 * poor:.0f} % of the data have Pareto k above {_LARGEST_K}: their "
+        f"log-likelihood is too low, by an unknown amount; try importance.proposal={other}, or believe ais"
+    ]
+
+
+def ais(work: Workplace) -> Outcome:
+    """Annealed importance sampling from the prior or the encoder."""
+    settings, index = work.request.ais, work.at_most(work.request.ais.data)
+    estimates = []
+    with work.progress(f"AIS, {settings.num_temperatures} temperatures", settings.repeats * len(index)) as report:
+        for repeat in range(settings.repeats):
+            offset = repeat * len(index)
+            estimates.append(
+                annealed_importance_sampling(
+                    work.frozen,
+                    batches(work.run.dataset, work.split, index),
+                    settings,
+                    work.request.general.seed,
+                    repeat,
+                    between=lambda done, before=offset: report(before + done),
+                )
+            )
+    found = _of_annealed(estimates)
+    results = _numbers(work, found) | _annealing(settings, estimates)
+    name = (
+        f"log-likelihood, AIS from the {settings.start} ({len(index)} data, {settings.num_temperatures} temperatures)"
+    )
+    rows = [(name, with_error(found.mean, found.standard_error, found.repeat_error))]
+    return Outcome(results, rows, _columns(index, {"ais": found.per_datum}))
+
+
+def bdmc(work: Workplace) -> Outcome:
+    """Bidirectional Monte Carlo on simulated data, with importance sampling on the same data beside it."""
+    settings, general = work.request.bdmc, work.request.general
+    count = settings.data or 50
+    simulated = simulate(work.frozen, count, general.seed)
+    lower, upper = [], []
+    with work.progress(f"BDMC, {settings.num_temperatures} temperatures", settings.repeats * count) as report:
+        for repeat in range(settings.repeats):
+            offset = repeat * count
+            both = bidirectional(
+                work.frozen,
+                simulated,
+                settings,
+                general.seed,
+                repeat,
+                between=lambda done, before=offset: report(before + done),
+            )
+            lower.append(both[0])
+            upper.append(both[1])
+    low, high = _of_annealed(lower), _of_annealed(upper)
+    gap, between = Estimate(high.values - low.values), _importance_on(work, simulated)
+    named = {"lower": low, "upper": high, "gap": gap, "importance": between}
+    results = {
+        **{name: _numbers(work, each, bits=name != "gap") for name, each in named.items()},
+        **_annealing(settings, lower),
+    }
+    rows = [
+        (f"BDMC on {count} simulated data: lower bound", with_error(low.mean, low.standard_error, low.repeat_error)),
+        ("  importance sampling on the same data", with_error(between.mean, between.standard_error)),
+        ("  upper bound", with_error(high.mean, high.standard_error, high.repeat_error)),
+        ("  gap", with_error(gap.mean, gap.standard_error)),
+    ]
+    columns = {f"bdmc_{name}": each.per_datum for name, each in named.items() if name != "gap"}
+    return Outcome(results, rows, simulated=_columns(torch.arange(count), columns))
+
+
+def _importance_on(work: Workplace, simulated: Simulated) -> Estimate:
+    data = [(torch.arange(len(simulated.x)), simulated.x)]
+    settings, seed = work.request.importance, work.request.general.seed
+    found = importance_sampling(
+        work.frozen, data, settings.num_samples, seed=seed, chunk=settings.chunk, between=lambda done: work.check()
+    )
+    return repeated([found])
+
+
+def exact(work: Workplace) -> Outcome | None:
+    """The exact likelihood; None where the model has none that can be computed."""
+    model, settings = work.frozen.host, work.request.exact
+    if not isinstance(model, VAE) or not has_exact_likelihood(model):
+        return None
+    index = work.at_most(settings.data)
+    with work.progress("exact likelihood", 1.0) as report:
+        found = exact_likelihood(model, batches(work.run.dataset, work.split, index), settings.points, report)
+    estimate, error = Estimate(found.per_datum[None]), found.error.abs().max().item()
+    results = {**_numbers(work, estimate), "method": found.method, "largest_error": error}
+    name = f"log-likelihood, exact ({len(index)} data, {found.method})"
+    warnings = []
+    if error > 1e-3:
+        warnings.append(
+            f"exact: the grid is too coarse for some posteriors (off by up to {error:.2g} nats); raise exact.points"
+        )
+    rows = [(name, with_error(estimate.mean, estimate.standard_error))]
+    return Outcome(results, rows, _columns(index, {"exact": found.per_datum}), warnings=warnings)
+
+
+def _of_annealed(estimates: list[AnnealedEstimate]) -> Estimate:
+    return Estimate(torch.stack([estimate.per_datum for estimate in estimates]))
+
+
+def _annealing(settings: AnnealingSettings, estimates: list[AnnealedEstimate]) -> dict[str, Any]:
+    return {
+        "num_temperatures": settings.num_temperatures,
+        "num_chains": settings.num_chains,
+        "num_leapfrog": settings.num_leapfrog,
+        "start": settings.start,
+        "accept_prob": sum(estimate.accept_prob for estimate in estimates) / len(estimates),
+        "effective_chains": torch.stack([estimate.effective_chains for estimate in estimates]).mean().item(),
+    }
+
+
+def _numbers(work: Workplace, estimate: Estimate, *, bits: bool = True) -> dict[str, Any]:
+    """What every estimate says."""
+    dataset = work.run.dataset
+    size = math.prod(dataset.event_shape)
+    per_value = bits_per_dimension(estimate.mean, size, dequantized=dataset.dequantize)
+    return {
+        "nats": estimate.mean,
+        "standard_error_over_data": estimate.standard_error,
+        "standard_error_over_repeats": estimate.repeat_error,
+        **({"bits_per_dimension": per_value} if bits else {}),
+        "data": estimate.values.shape[1],
+        "repeats": estimate.values.shape[0],
+    }
+
+
+def _columns(index: Tensor, values: dict[str, Tensor]) -> dict[str, PerDatum]:
+    return {name: PerDatum(index, column) for name, column in values.items()}
+
+
+def _mean_over(estimates: list[ImportanceEstimate], name: str) -> Tensor:
+    return torch.stack([getattr(estimate, name) for estimate in estimates]).mean(0)

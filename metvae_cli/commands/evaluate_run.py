@@ -1,0 +1,193 @@
+"""One evaluation: each part in turn, what it leaves written as soon as it is done."""
+
+import csv
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metvae_cli.build import LoadedRun
+from metvae_cli.commands import evaluate_diagnostics, evaluate_likelihood
+from metvae_cli.commands.evaluate_request import Request
+from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace
+from metvae_cli.commands.evaluate_summary import print_evaluation
+from metvae_cli.data.base import Split, split_fingerprint, spread_over
+from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.evaluation.estimate import Estimate
+from metvae_cli.evaluation.frozen import freeze
+from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.run_directory import RunDirectory, write_json
+from metvae_cli.tracking.tensorboard import Board, flatten
+from metvae_cli.training.interruption import Interruption
+
+log = logging.getLogger(__name__)
+
+_ESTIMATORS: Mapping[str, Callable[[Workplace], Outcome | None]] = {
+    "importance": evaluate_likelihood.importance,
+    "ais": evaluate_likelihood.ais,
+    "bdmc": evaluate_likelihood.bdmc,
+    "exact": evaluate_likelihood.exact,
+}
+_DIAGNOSTICS: Mapping[str, Callable[[Workplace], Outcome | None]] = {
+    "sampler": evaluate_diagnostics.sampler,
+    "latent": evaluate_diagnostics.latent,
+}
+
+
+def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder: Path) -> float | None:
+    """Evaluate into `folder`; returns the mean log-likelihood of the first estimator that gives one.
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came; what was done by then is kept
+        RunError: failed; the reason is in the log and the status
+    """
+    with RunDirectory(folder) as directory, Interruption() as interruption:
+        split = _split(run, request)
+        data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
+        directory.write_manifest(config, str(run.device), data)
+        directory.write_status("running")
+        try:
+            results, rows = _run(run, request, split, folder, interruption)
+        except Interrupted as interrupted:
+            directory.write_status("interrupted", str(interrupted))
+            log.warning("interrupted; evaluation.json holds what was done by then: %s", folder)
+            raise
+        except KeyboardInterrupt:
+            directory.write_status("interrupted", "second signal")
+            raise
+        except Exception as error:
+            directory.write_status("failed", f"{type(error).__name__}: {error}")
+            log.exception("the evaluation failed")
+            raise RunError(f"{error} (the whole story: {folder / 'evaluate.log'})") from error
+        directory.write_status("finished")
+    print_evaluation(rows, results["warnings"], folder)
+    return _headline(results["estimators"])
+
+
+def _run(
+    run: LoadedRun, request: Request, split: Split, folder: Path, interruption: Interruption
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Everything that was asked for; returns what evaluation.json holds, and the rows of the table."""
+    general = request.general
+    chosen = torch.arange(len(split)) if general.data is None else spread_over(len(split), general.data)
+    frozen = freeze(run.model, run.device, general.precision)
+    work = Workplace(run, request, frozen, split, chosen, interruption.check)
+    results = _head(run, request, split, chosen)
+    rows = [("data", f"{run.dataset.name}, {len(chosen)} of the {general.split} split")]
+    columns: dict[str, PerDatum] = {}
+    simulated: dict[str, PerDatum] = {}
+    with closing(Board(folder)) as board:
+        for group, functions in (("estimators", _ESTIMATORS), ("diagnostics", _DIAGNOSTICS)):
+            for name in getattr(general, group):
+                started = time.monotonic()
+                interruption.check()
+                outcome = functions[name](work)
+                if outcome is None:
+                    log.info("%s: left out, the model is not linear and has more than two latent coordinates", name)
+                    continue
+                for warning in outcome.warnings:
+                    log.warning("warning: %s", warning)
+                seconds = round(time.monotonic() - started, 3)
+                results[group][name] = {**outcome.results, "seconds": seconds}
+                results["warnings"] += outcome.warnings
+                columns |= outcome.columns
+                simulated |= outcome.simulated
+                rows += outcome.rows
+                results["agreement"] = _agreement(columns)
+                _write(folder, results, columns, simulated)
+                board.scalars(run.iteration, _scalars(name, outcome.results))
+                write_pictures(folder, board, outcome.images, run.iteration)
+    return results, [*rows, *_agreement_rows(results["agreement"])]
+
+
+def _head(run: LoadedRun, request: Request, split: Split, chosen: Tensor) -> dict[str, Any]:
+    """What evaluation.json says of what was evaluated."""
+    general, dataset = request.general, run.dataset
+    head: dict[str, Any] = {
+        "run": str(general.run),
+        "checkpoint": general.checkpoint,
+        "iteration": run.iteration,
+        "seed": general.seed,
+        "precision": general.precision,
+        "device": str(run.device),
+        "data": {
+            "name": dataset.name,
+            "split": general.split,
+            "count": len(chosen),
+            "of": len(split),
+            "support": dataset.support,
+            "sha256": split_fingerprint(split),
+        },
+        "estimators": {},
+        "agreement": {},
+        "diagnostics": {},
+        "warnings": [],
+    }
+    if dataset.exact_log_likelihood is not None:
+        x = dataset.held_out(split, chosen.to(split.values.device))
+        head["data"]["nats_of_true_process"] = dataset.exact_log_likelihood(x).mean().item()
+    return head
+
+
+def _split(run: LoadedRun, request: Request) -> Split:
+    splits = {"test": run.dataset.test, "valid": run.dataset.valid, "train": run.dataset.train}
+    return splits[request.general.split]
+
+
+def _agreement(columns: Mapping[str, PerDatum]) -> dict[str, dict[str, float]]:
+    """Differences of estimators on the data that both were run on, with standard errors over data."""
+    names, found = [name for name in ("importance", "ais", "exact") if name in columns], {}
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            here, there = ({int(n): v for n, v in zip(*columns[name], strict=True)} for name in (second, first))
+            common = [number for number in here if number in there]
+            if len(common) > 1:
+                differences = torch.stack([here[number] - there[number] for number in common])
+                estimate = Estimate(differences[None])
+                found[f"{second} - {first}"] = {
+                    "nats": estimate.mean,
+                    "standard_error_over_data": estimate.standard_error,
+                    "data": len(common),
+                }
+    return found
+
+
+def _agreement_rows(agreement: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+    return [
+        (f"{name}, on the same {found['data']} data", f"{found['nats']:+.3f} ± {found['standard_error_over_data']:.3f}")
+        for name, found in agreement.items()
+    ]
+
+
+def _write(
+    folder: Path, results: Mapping[str, Any], columns: Mapping[str, PerDatum], simulated: Mapping[str, PerDatum]
+) -> None:
+    write_json(folder / "evaluation.json", results)
+    for name, table in (("per_datum.csv", columns), ("per_datum_simulated.csv", simulated)):
+        if table:
+            _write_columns(folder / name, table)
+
+
+def _write_columns(path: Path, columns: Mapping[str, PerDatum]) -> None:
+    """One row per datum; empty where a column says nothing of it."""
+    cells = {name: {int(n): float(v) for n, v in zip(*column, strict=True)} for name, column in columns.items()}
+    numbers = sorted({number for column in cells.values() for number in column})
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["datum", *cells])
+        writer.writerows([number, *(column.get(number, "") for column in cells.values())] for number in numbers)
+
+
+def _scalars(name: str, results: Mapping[str, Any]) -> dict[str, float]:
+    flat = flatten(results, f"{name}/").items()
+    return {key: float(value) for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _headline(estimators: Mapping[str, Any]) -> float | None:
+    return next((found["nats"] for found in estimators.values() if "nats" in found), None)

@@ -1,0 +1,123 @@
+"""The exact likelihood of a model, where it has one: in closed form, or by quadrature over one or two coordinates."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import LowRankMultivariateNormal
+
+from metvae_cli.models.decoders import MLPDecoder
+from metvae_cli.models.likelihoods import GaussianLikelihood
+from metvae_cli.models.priors import StandardNormal
+from metvae_cli.models.vae import VAE
+
+_MOST_DIMENSIONS = 2
+# Numbers held at a time by the largest intermediate, latents x data x values.
+_CELLS = 20_000_000
+
+
+class ExactLikelihood(NamedTuple):
+    """log p(x) in nats, (N,). error: (N,), how far it may be off; 0 in closed form. method: how it was found."""
+
+    per_datum: Tensor
+    error: Tensor
+    method: str
+
+
+def has_exact_likelihood(model: VAE) -> bool:
+    """Whether `exact_likelihood` can be had."""
+    return _is_linear_gaussian(model) or _latent_dim(model) <= _MOST_DIMENSIONS
+
+
+@torch.no_grad()
+def exact_likelihood(
+    model: VAE,
+    data: Iterable[tuple[Tensor, Tensor]],
+    points: int = 801,
+    between: Callable[[float], None] = lambda done: None,
+) -> ExactLikelihood:
+    """log p(x) of every datum.
+
+    A linear decoder with a Gaussian likelihood of one scale and a standard normal prior make a Gaussian,
+    N(b, W W^T + s^2 I). Otherwise p(x) is the integral of p(x, z) by the trapezoid rule on a grid that holds all of the
+    prior; the error is the change from the grid with every other point, far more than what is left.
+
+    Args:
+        model: on the CPU, in double precision
+        data: numbers (B,) and values (B, *event)
+        points: of the grid, per coordinate; odd
+        between: called with the share of the grid that is done
+
+    Raises:
+        ValueError: the model has none
+    """
+    x = torch.cat([rows for _, rows in data]).double()
+    if _is_linear_gaussian(model):
+        found = _closed_form(model, x)
+        return ExactLikelihood(found, torch.zeros_like(found), "closed form")
+    if _latent_dim(model) > _MOST_DIMENSIONS:
+        raise ValueError("no exact likelihood: the model is not linear and has more than two latent coordinates")
+    fine, coarse = _quadrature(model, x, points + 1 - points % 2, between)
+    return ExactLikelihood(fine, (fine - coarse).abs(), "quadrature")
+
+
+def _is_linear_gaussian(model: VAE) -> bool:
+    likelihood, decoder = model.likelihood, model.decoder
+    return (
+        isinstance(decoder, MLPDecoder)
+        and isinstance(likelihood, GaussianLikelihood)
+        and not likelihood.predict_scale
+        and isinstance(model.prior, StandardNormal)
+        and len(decoder.net) == 1
+    )
+
+
+def _latent_dim(model: VAE) -> int:
+    return model.prior.sample(1, torch.device("cpu")).shape[1]
+
+
+def _closed_form(model: VAE, x: Tensor) -> Tensor:
+    assert isinstance(model.decoder, MLPDecoder)
+    assert isinstance(model.likelihood, GaussianLikelihood)
+    layer = model.decoder.net[0]
+    assert isinstance(layer, nn.Linear)
+    variance = (2 * model.likelihood.log_scale).exp().double() * torch.ones_like(layer.bias).double()
+    gaussian = LowRankMultivariateNormal(layer.bias.double(), layer.weight.double(), variance)
+    return gaussian.log_prob(x.flatten(1))
+
+
+def _quadrature(model: VAE, x: Tensor, points: int, between: Callable[[float], None]) -> tuple[Tensor, Tensor]:
+    """log p(x), (N,), on the grid and on every other of its points."""
+    axes = _axes(model, points)
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    numbers = torch.cartesian_prod(*[torch.arange(points)] * len(axes)).reshape(-1, len(axes))
+    even = (numbers % 2 == 0).all(1)
+    cell = math.log(math.prod((axis[1] - axis[0]).item() for axis in axes))
+    log_prior = model.prior.density()
+    at_a_time = max(1, _CELLS // (len(x) * math.prod(x.shape[1:])))
+    fine = coarse = x.new_full((len(x),), -math.inf)
+    for start in range(0, len(grid), at_a_time):
+        between(start / len(grid))
+        z, shared = grid[start : start + at_a_time, None], even[start : start + at_a_time]
+        parameters = model.decoder(z[..., : model.prior.visible_dim])
+        each = torch.cat([model.likelihood.log_prob(parameters, row) for row in x.split(1)], 1) + log_prior(z)
+        fine = torch.logaddexp(fine, each.logsumexp(0))
+        if shared.any():
+            coarse = torch.logaddexp(coarse, each[shared].logsumexp(0))
+    between(1.0)
+    return fine + cell, coarse + cell + len(axes) * math.log(2)
+
+
+def _axes(model: VAE, points: int) -> list[Tensor]:
+    """Coordinates that hold the prior: twice what ten thousand of its draws span, more than seven deviations."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = model.prior.sample(10_000, torch.device("cpu")).double()
+    low, high = drawn.min(0).values, drawn.max(0).values
+    margin = (high - low) / 2
+    return [
+        torch.linspace(a.item(), b.item(), points, dtype=torch.float64)
+        for a, b in zip(low - margin, high + margin, strict=True)
+    ]
