@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -50,6 +51,7 @@ def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: b
     written = [] if picture.image is None else write_pictures(folder, board, {name: picture.image()})
     if arrays:
         path = folder / f"{name}.npz"
-        np.savez_compressed(path, **{key: value.cpu().numpy() for key, value in picture.arrays.items()})
+        plain_arrays: dict[str, Any] = {key: value.cpu().numpy() for key, value in picture.arrays.items()}
+        np.savez_compressed(path, **plain_arrays)
         written.append(path)
     return written

@@ -19,7 +19,7 @@ def chosen(run: LoadedRun, request: Request) -> list[PictureName]:
         ConfigError: one that was asked for makes no sense
     """
     names: Sequence[PictureName] = get_args(PictureName) if request.pictures is None else request.pictures
-    obstacles = {name: _obstacle(name, run, request) for name in names}
+    obstacles: dict[PictureName, str | None] = {name: _obstacle(name, run, request) for name in names}
     missing: dict[str, list[str]] = {}
     for name, obstacle in obstacles.items():
         if obstacle is not None and request.pictures is not None:

@@ -86,7 +86,7 @@ def _interpolation(run: LoadedRun, request: Request) -> Picture:
     z = latent_walks.line(encoder_means(run.model, start), encoder_means(run.model, end), request.steps)
     images = decoded_means(run.model, z)
     shares = torch.linspace(0, 1, request.steps).tolist()
-    words = ["datum", *(f"{share:.2g}" for share in shares), "datum"]
+    words = ["datum", *(f"{round(share, 2):g}" for share in shares), "datum"]
     arrays = {"index": pairs, "start": start, "end": end, "positions": z, "images": images}
     return Picture(lambda: captioned(pictures.beside(start[None], images, end[None]), words), arrays)
 
@@ -97,12 +97,14 @@ def _traversal(run: LoadedRun, request: Request) -> Picture:
     units = latent_walks.most_active(means, run.model.prior.visible_dim)
     centre = encoder_means(run.model, x[:1])[0]
     mean, scale = latent_walks.prior_moments(run.model.prior, len(centre), run.device)
-    z = latent_walks.along(centre, units.index, mean, scale, request.steps)
+    z = latent_walks.along(centre, units.coordinates, mean, scale, request.steps)
     images = decoded_means(run.model, z)
     reach = latent_walks.REACH
-    words = [f"{value:+.2g} sd" for value in torch.linspace(-reach, reach, request.steps).tolist()]
-    rows = [f"unit {unit}: {activity:.2f}" for unit, activity in zip(*(part.tolist() for part in units), strict=True)]
-    arrays = {"index": index[:1], "data": x[:1], "units": units.index, "activity": units.activity}
+    words = [f"{round(value, 2) + 0.0:+g}" for value in torch.linspace(-reach, reach, request.steps).tolist()]
+    words[0], words[-1] = f"{words[0]} sd", f"{words[-1]} sd"
+    found = zip(units.coordinates.tolist(), units.activity.tolist(), strict=True)
+    rows = [f"unit {unit}, var {activity:.2f}" for unit, activity in found]
+    arrays = {"index": index[:1], "data": x[:1], "units": units.coordinates, "activity": units.activity}
     return Picture(lambda: captioned(pictures.beside(images), words, rows), arrays | {"positions": z, "images": images})
 
 
@@ -114,9 +116,9 @@ def _neighbours(run: LoadedRun, request: Request) -> Picture:
     if len(among) < len(train):
         log.info("neighbours: among %d of %d training data (train_data)", len(among), len(train))
     found = nearest(images, lambda places: run.dataset.held_out(train, places), among, request.neighbours)
-    near = torch.stack([run.dataset.held_out(train, places) for places in found.index.cpu().T])
+    near = torch.stack([run.dataset.held_out(train, places) for places in found.indices.cpu().T])
     words = ["sample", *(str(rank) for rank in range(1, len(near) + 1))]
-    arrays = {"positions": z, "images": images, "index": found.index, "distances": found.distance, "neighbours": near}
+    arrays = {"positions": z, "images": images, "neighbours": near} | found._asdict()
     return Picture(lambda: captioned(pictures.beside(images[None], near), words), arrays)
 
 
@@ -134,6 +136,7 @@ def _inpainting(run: LoadedRun, request: Request) -> Picture:
     ]
     data, means = x.repeat(len(found), 1, 1, 1), torch.cat([one.means for one in found], 1)
     words = ["datum", "masked", *(str(sweep) for sweep in found[0].sweeps.tolist())]
+    words[2] = f"sweep {words[2]}"
     rows = [name for name in samplers for _ in range(len(x))]
     arrays = {"index": index, "data": x, "masked": masked, "sweeps": found[0].sweeps}
     for name, one in zip(("", "_encoder"), found, strict=False):

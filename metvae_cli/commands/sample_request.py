@@ -42,7 +42,7 @@ class Request:
     pictures: Sequence[PictureName] | None = None
     count: int = 64
     data: int = 8
-    steps: int = 9
+    steps: int = 11
     neighbours: int = 4
     train_data: int | None = 10_000
     mask: MaskName = "bottom"

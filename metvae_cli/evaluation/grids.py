@@ -1,5 +1,6 @@
 """Grids of images, and words beside them."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -27,17 +28,22 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def captioned(image: Tensor, columns: Sequence[str], rows: Sequence[str] = ()) -> Tensor:
-    """A grid (3, H, W) with a word above each column and left of each row; no words, no margin. (3, H', W')."""
-    left = round(_LETTER * max(map(len, rows))) + _LINE // 2 if rows else 0
+    """A grid (3, H, W) with a word above each column and left of each row; no words, no margin. (3, H', W').
+
+    Words may hold formulas of one letter with an index, like $z_0$.
+    """
+    top, left = _LINE if columns else 0, 0
+    if rows:
+        left = round(_LETTER * max(len(re.sub(r"[$_{}]", "", word)) for word in rows)) + _LINE // 2
     height, width = image.shape[1:]
-    figure = new_figure((left + width) / 100, (_LINE + height) / 100)
+    figure = new_figure((left + width) / 100, (top + height) / 100)
     figure.set_layout_engine("none")
     figure.figimage(image.permute(1, 2, 0).numpy(), left, 0, origin="upper")
     for place, word in zip(_centres(len(columns), width), columns, strict=True):
-        at = ((left + place) / (left + width), (height + _LINE / 2) / (height + _LINE))
+        at = ((left + place) / (left + width), (height + top / 2) / (height + top))
         figure.text(*at, word, ha="center", va="center", fontsize=_FONT)
     for place, word in zip(_centres(len(rows), height), rows, strict=True):
-        at = ((left - _LINE / 4) / (left + width), (height - place) / (height + _LINE))
+        at = ((left - _LINE / 4) / (left + width), (height - place) / (height + top))
         figure.text(*at, word, ha="right", va="center", fontsize=_FONT)
     return rendered(figure)
 

@@ -46,19 +46,19 @@ def line(start: Tensor, end: Tensor, steps: int) -> Tensor:
 class Units(NamedTuple):
     """Latent coordinates from the most active one on.
 
-    index: (R,), places of coordinates
+    coordinates: (R,), their places in z
     activity: (R,), the variance over data of the mean of q(z | x) (Burda et al. 2016, section 5.2)
     """
 
-    index: Tensor
+    coordinates: Tensor
     activity: Tensor
 
 
 def most_active(means: Tensor, visible_dim: int, most: int = _MOST_UNITS) -> Units:
     """Of encoder means (N, D), among the coordinates that the decoder sees: the first `visible_dim`."""
     activity = means[:, :visible_dim].var(0, unbiased=False)
-    ordered, index = activity.sort(dim=0, descending=True, stable=True)
-    return Units(index[:most], ordered[:most])
+    ordered, coordinates = activity.sort(dim=0, descending=True, stable=True)
+    return Units(coordinates[:most], ordered[:most])
 
 
 @torch.no_grad()
@@ -70,17 +70,17 @@ def prior_moments(prior: Prior, dim: int, device: torch.device) -> tuple[Tensor,
     return draws.mean(0), draws.std(0)
 
 
-def along(centre: Tensor, index: Tensor, mean: Tensor, scale: Tensor, steps: int) -> Tensor:
+def along(centre: Tensor, coordinates: Tensor, mean: Tensor, scale: Tensor, steps: int) -> Tensor:
     """One coordinate at a time from mean - 3 scale to mean + 3 scale, the others held at `centre`.
 
     Args:
         centre, mean, scale: (D,)
-        index: (R,), the coordinates
+        coordinates: (R,), their places in z
         steps: values of each
 
     Returns:
         (steps, R, D)
     """
     values = mean + torch.linspace(-REACH, REACH, steps, device=centre.device)[:, None] * scale
-    moved = torch.nn.functional.one_hot(index, len(centre)).bool()
+    moved = torch.nn.functional.one_hot(coordinates, len(centre)).bool()
     return torch.where(moved, values[:, None], centre)

@@ -12,12 +12,12 @@ _NUMBERS_AT_A_TIME = 2**22  # 16 MiB of data
 class Neighbours(NamedTuple):
     """The k nearest of each of N images, nearest first.
 
-    index: (N, k), places in the split
-    distance: (N, k), Euclidean, over all values of a datum
+    indices: (N, k), places in the split
+    distances: (N, k), Euclidean, over all values of a datum
     """
 
-    index: Tensor
-    distance: Tensor
+    indices: Tensor
+    distances: Tensor
 
 
 @torch.no_grad()
