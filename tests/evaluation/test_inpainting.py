@@ -59,7 +59,7 @@ def linear_gaussian(*, stale: bool = False) -> VAE:
 
 
 def steps(count: int) -> Sampler:
-    """Metropolis-adjusted Langevin steps whose target is p(z | x): they leave it as it is."""
+    """Hamiltonian steps of one leapfrog each whose target is p(z | x): they leave it as it is."""
     kernels = [make_kernel(CASES[2].make(StepSize(0.3)), "metropolis") for _ in range(count)]
     return Sampler(kernels, make_schedule("constant", count))
 
