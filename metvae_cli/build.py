@@ -250,7 +250,9 @@ class LoadedRun(NamedTuple):
     iteration: int
 
 
-def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str]) -> LoadedRun:
+def load_run(
+    folder: Path, checkpoint: str, device: str, plugins: Sequence[str], threads: int | None = None
+) -> LoadedRun:
     """Model, sampler and data of a run, from its stored configuration (through the same gate) and a checkpoint.
 
     Raises:
@@ -274,7 +276,7 @@ def load_run(folder: Path, checkpoint: str, device: str, plugins: Sequence[str])
         sampler.load_state_dict(content["sampler"])
     except (RuntimeError, KeyError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
-    place = prepare_device(device, None, "")
+    place = prepare_device(device, threads, "")
     iteration = content["state"]["iteration"]
     return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)
 

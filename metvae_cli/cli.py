@@ -16,7 +16,7 @@ COMMANDS = MappingProxyType(
     {
         "train": "fit a model: log, save checkpoints, evaluate; -m sweeps over several values",
         "evaluate": "log-likelihoods with error bars, diagnostics of sampler and latents",
-        "sample": "make pictures from a trained model: samples, reconstructions, chains",
+        "sample": "pictures of a trained model: samples, reconstructions, chains, walks, in-painting",
         "configs": "list, show or copy the choices that ship with metvae",
         "info": "versions, devices and data found: what a bug report needs",
     }

@@ -107,11 +107,24 @@ def expectation(value: Any, hint: Any) -> str:
         near = difflib.get_close_matches(str(value), choices, n=1)
         return f"expected one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else "")
     if get_origin(hint) in (Union, types.UnionType):
+        lists = [option for option in get_args(hint) if isinstance(value, list | tuple) and _is_list_of_choices(option)]
+        if lists:
+            return expectation(value, lists[0])
         return "expected " + " or ".join(_word(option) for option in get_args(hint))
+    if isinstance(value, list | tuple) and _is_list_of_choices(hint):
+        (choice,) = get_args(hint)
+        wrong = next(entry for entry in value if not fits(entry, choice))
+        return f"{shown(wrong)}: {expectation(wrong, choice)}"
     return f"expected {_word(hint)}"
 
 
+def _is_list_of_choices(hint: Any) -> bool:
+    return any(get_origin(entry) is Literal for entry in get_args(hint))
+
+
 def _word(hint: Any) -> str:
+    if _is_list_of_choices(hint):
+        return f"a list, like [{','.join(get_args(get_args(hint)[0])[:2])}]"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     if get_origin(hint) is not None:
         return "a list of integers, like [1,2]" if get_args(hint)[0] is int else "a list, like [a,b]"

@@ -184,7 +184,7 @@ def test_a_users_encoder_trains_resumes_and_is_sampled(here: Path, capsys: pytes
     assert not (here / "marker").exists()
     assert metvae("train", "resume=run", "trainer.max_epochs=2", plugin) == 0
     assert metvae("sample", "run=run", plugin, "hydra.run.dir=pictures") == 0
-    assert {"latent.png", "prior_samples.png", "reconstructions.png", "chain.png"} <= files(here / "pictures")
+    assert {"latent.png", "prior.png", "reconstructions.png", "chain.png"} <= files(here / "pictures")
 
 
 def test_a_users_encoder_may_stand_in_a_file_of_theirs(here: Path) -> None:

@@ -32,7 +32,7 @@ def task(config: DictConfig) -> float | None:
     try:
         settings = plain(config)
         request = read_request(settings)
-        run = load_run(request.run, request.checkpoint, request.device, named_plugins())
+        run = load_run(request.run, request.checkpoint, request.device, named_plugins(), request.general.threads)
     except ConfigError:
         discard_run(folder)
         raise

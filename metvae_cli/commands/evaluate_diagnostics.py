@@ -116,7 +116,7 @@ def _of_reference(work: Workplace, trained: Sampler) -> Outcome:
     settings, model = work.request.sampler, work.frozen
     index = work.at_most(settings.reference_data)
     rounds = math.ceil(settings.reference_draws / _REFERENCE_CHAINS)
-    with work.progress(f"reference chains of {len(index)} data", 3 * rounds) as report, _noise(work, "reference"):
+    with work.progress(f"reference chains of {len(index)} data", 2 * rounds) as report, _noise(work, "reference"):
         x = work.values(index)
         reference = diagnostics.reference_draws(model.placed, x, _REFERENCE_CHAINS, rounds, report)
         start, end = diagnostics.trained_draws(model.placed, trained, x, settings.reference_draws)

@@ -23,6 +23,7 @@ from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import RunDirectory, write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
+from metvae_cli.training.device import set_threads
 from metvae_cli.training.interruption import Interruption
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def _run(
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Everything that was asked for; returns what evaluation.json holds, and the rows of the table."""
     general = request.general
+    set_threads(general.threads, sum(parameter.numel() for parameter in run.model.parameters()))
     chosen = torch.arange(len(split)) if general.data is None else spread_over(len(split), general.data)
     frozen = freeze(run.model, run.device, general.precision)
     work = Workplace(run, request, frozen, split, chosen, interruption.check)

@@ -1,65 +1,23 @@
-"""`metvae sample run=DIR`: pictures of a trained model as PNG files."""
+"""`metvae sample run=DIR`: pictures of a trained model as PNG files, in TensorBoard and, if asked for, as arrays."""
 
-import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from omegaconf import DictConfig
 
 from metvae_cli.build import LoadedRun, load_run, plain
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder, run_with_hydra
-from metvae_cli.data.base import spread_over
+from metvae_cli.commands.sample_choice import chosen
+from metvae_cli.commands.sample_pictures import Picture, draw
+from metvae_cli.commands.sample_request import PictureName, Request
 from metvae_cli.errors import ConfigError
-from metvae_cli.evaluation import pictures
 from metvae_cli.paths import discard_run
 from metvae_cli.schema import call
-from metvae_cli.torchvision_import import import_torchvision
-
-log = logging.getLogger(__name__)
-
-
-class Request:
-    """What to draw.
-
-    Args:
-        run: directory of a run
-        checkpoint: best or last
-        count: samples of the prior
-        data: test data in reconstructions and chains
-        seed: of all draws
-        device: auto, cpu, cuda, cuda:N or mps
-        plugins: modules that the run was trained with
-
-    Raises:
-        ValueError: a number is out of range
-    """
-
-    def __init__(
-        self,
-        run: str | None,
-        checkpoint: str = "best",
-        count: int = 64,
-        data: int = 8,
-        seed: int = 0,
-        device: str = "auto",
-        plugins: Sequence[str] = (),
-    ) -> None:
-        if run is None:
-            raise ValueError("run=null: name the directory of a run, like run=outputs/train/RUN")
-        for name, value in (("count", count), ("data", data)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        if checkpoint not in ("best", "last"):
-            raise ValueError(f"checkpoint={checkpoint}: expected best or last")
-        self.run = Path(run)
-        self.checkpoint = checkpoint
-        self.count = count
-        self.data = data
-        self.seed = seed
-        self.device = device
-        self.plugins = plugins
+from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.tensorboard import Board
 
 
 def main(argv: list[str]) -> int:
@@ -73,33 +31,27 @@ def task(config: DictConfig) -> None:
     folder = output_folder()
     try:
         request = call(Request, plain(config), "")
-        run = load_run(request.run, request.checkpoint, request.device, named_plugins())
+        run = load_run(Path(str(request.run)), request.checkpoint, request.device, named_plugins())
+        names = chosen(run, request)
     except ConfigError:
         discard_run(folder)
         raise
-    sample(run, request, folder)
+    sample(run, request, names, folder)
 
 
-def sample(run: LoadedRun, request: Request, folder: Path) -> None:
-    """Write the pictures into `folder` and say where they are."""
-    torch.manual_seed(request.seed)
-    for name, image in _draw(run, request).items():
-        path = folder / f"{name}.png"
-        import_torchvision().utils.save_image(image, path)
-        print(path)
+def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folder: Path) -> None:
+    """Write the pictures into `folder`, each as soon as it is made, and say where they are."""
+    with closing(Board(folder)) as board:
+        for name in names:
+            for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
+                print(path, flush=True)
 
 
-def _draw(run: LoadedRun, request: Request) -> dict[str, Any]:
-    test = run.dataset.test
-    every = torch.arange(min(2000, len(test)))
-    labels = None if test.labels is None else test.labels[every]
-    drawn = {"latent": pictures.latent_scatter(run.model, run.dataset.held_out(test, every), labels)}
-    if not pictures.is_image(run.dataset.event_shape):
-        log.warning("the data are no images: only the latent scatter is drawn")
-        return drawn
-    x = run.dataset.held_out(test, spread_over(len(test), request.data))
-    drawn["prior_samples"] = pictures.prior_samples(run.model, request.count, run.device)
-    drawn["reconstructions"] = pictures.reconstructions(run.model, run.sampler, x)
-    if run.sampler.num_steps:
-        drawn["chain"] = pictures.chain(run.model, run.sampler, x)
-    return drawn
+def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: bool) -> list[Path]:
+    written = [] if picture.image is None else write_pictures(folder, board, {name: picture.image()})
+    if arrays:
+        path = folder / f"{name}.npz"
+        plain_arrays: dict[str, Any] = {key: value.cpu().numpy() for key, value in picture.arrays.items()}
+        np.savez_compressed(path, **plain_arrays)
+        written.append(path)
+    return written

@@ -19,6 +19,7 @@ from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.evaluation import pictures
 from metvae_cli.evaluation.estimate import bits_per_dimension
 from metvae_cli.evaluation.frozen import batches, freeze
+from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, write_json
@@ -212,7 +213,7 @@ def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
                 model, points, None if labels is None else labels[scattered]
             )
         }
-        if pictures.is_image(dataset.event_shape):
+        if is_image(dataset.event_shape):
             x = dataset.held_out(dataset.valid, shown)
             drawn["images/prior_samples"] = pictures.prior_samples(model, 64, experiment.device)
             drawn["images/reconstructions"] = pictures.reconstructions(model, sampler, x)

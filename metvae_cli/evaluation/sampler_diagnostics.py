@@ -139,13 +139,13 @@ def reference_draws(
 ) -> Reference:
     """Draws of p(z | x) by Hamiltonian Monte Carlo in the encoder's coordinates, its step size adapted in a warm-up."""
     step_size = StepSize(0.2, "dual_averaging")
-    kernel = MetropolisHastings(Hamiltonian(step_size, num_leapfrog=10), Acceptance.METROPOLIS)
+    kernel = MetropolisHastings(Hamiltonian(step_size, num_leapfrog=5), Acceptance.METROPOLIS)
     sampler = Sampler([kernel], Constant(1), precondition="encoder").to(x.device, x.dtype)
     posterior = model.posterior(x)
     path = make_path(posterior, posterior.log_prob, model.joint(x), sampler)
     start = Overdispersed(posterior, 2.0).rsample((num_chains,)).detach()
     adaptations = [DualAveraging([step_size], 0.8).to(x.device)]
-    chains = run_long_chains(sampler, path, start, num_draws, num_draws, adaptations, thin=2, between=between)
+    chains = run_long_chains(sampler, path, start, num_draws, num_draws, adaptations, between=between)
     return Reference(chains.draws.flatten(0, 1), r_hat(chains.by_chain).amax(-1))
 
 

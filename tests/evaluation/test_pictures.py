@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from metvae_cli.evaluation import pictures
+from metvae_cli.evaluation.coding import chain_positions
+from metvae_cli.evaluation.grids import captioned, grid, is_image, tinted
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.models.decoders import MLPDecoder
 from metvae_cli.models.encoders import MLPEncoder
@@ -51,7 +53,7 @@ def test_the_data_come_first(model: VAE, sampler: Sampler) -> None:
 
 def test_the_chain_moves(model: VAE, sampler: Sampler) -> None:
     x = torch.bernoulli(torch.full((20, *SHAPE), 0.5))
-    positions = pictures.chain_positions(model, sampler, x)
+    positions = chain_positions(model, sampler, x)
     assert positions.shape == (5, 20, 3)
     moved = (positions[1:] != positions[:-1]).any(-1)
     assert 0.2 < moved.float().mean() < 0.8  # Barker takes about half
@@ -69,7 +71,37 @@ def test_latent_scatter(labels: torch.Tensor | None, latent_dim: int) -> None:
 
 
 def test_what_is_an_image() -> None:
-    assert pictures.is_image((1, 8, 8))
-    assert pictures.is_image((3, 32, 32))
-    assert not pictures.is_image((5,))
-    assert not pictures.is_image((2, 8, 8))
+    assert is_image((1, 8, 8))
+    assert is_image((3, 32, 32))
+    assert not is_image((5,))
+    assert not is_image((2, 8, 8))
+
+
+@pytest.mark.parametrize("width", [8, 28, 32, 64])
+def test_images_are_at_least_as_wide_as_a_caption(width: int) -> None:
+    image = grid(torch.rand(6, 1, 4, width), 3)
+    assert (image.shape[2] - 2) // 3 - 2 >= 48
+    assert ((image.shape[2] - 2) // 3 - 2) % width == 0
+
+
+def test_captions_are_beside_the_grid_and_leave_its_pixels_alone() -> None:
+    image = grid(torch.bernoulli(torch.full((6, *SHAPE), 0.5)), 3)
+    height, width = image.shape[1:]
+    shown = captioned(image, ["a", "b", "c"], ["first", "second"])
+    assert torch.allclose(shown[:, -height:, -width:], image, atol=1 / 255)
+    above, left = shown[:, :-height, -width:], shown[:, -height:, :-width]
+    for margin, words in ((above, 3), (left.transpose(1, 2), 2)):
+        dark = (margin < 0.5).all(0).any(0).tolist()
+        places = [place for place, is_dark in enumerate(dark) if is_dark]
+        cells = {int(place / len(dark) * words) for place in places}
+        assert cells == set(range(words))
+    assert captioned(image, ["a", "b", "c"]).shape[2] == width
+    assert captioned(image, [], ["first", "second"]).shape[1] == height
+
+
+def test_a_tint_is_where_the_mask_is() -> None:
+    x, masked = torch.rand(5, *SHAPE), torch.zeros(8, 8, dtype=torch.bool)
+    masked[2:4] = True
+    shown = tinted(x, masked)
+    assert torch.equal(shown[:, :, ~masked], x.expand(-1, 3, -1, -1)[:, :, ~masked])
+    assert (shown[:, 0][:, masked] != shown[:, 2][:, masked]).all()
