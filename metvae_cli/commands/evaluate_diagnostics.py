@@ -9,14 +9,16 @@ from torch import Tensor
 
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, listed
 from metvae_cli.evaluation import sampler_diagnostics as diagnostics
-from metvae_cli.evaluation.density_pictures import posterior_densities
 from metvae_cli.evaluation.importance import importance_sampling
 from metvae_cli.evaluation.latent_quality import Encoded, active_units, distance_to_prior, encode, linear_probe
+from metvae_cli.evaluation.posterior_pictures import posterior_densities
 from metvae_cli.evaluation.sampler_diagnostics import ChainDiagnostics, Remaining, StepDiagnostics
 from metvae_cli.evaluation.streams import stream, stream_seed
 from metvae_cli.samplers.chain import Sampler
 
 _REFERENCE_CHAINS = 20
+# Of q_0 and q_K, for their nearest neighbours.
+_MOST_DRAWS = 4000
 # Below it the encoder's scale, in that of the posterior, is called too narrow.
 _NARROW = 0.75
 
@@ -119,7 +121,7 @@ def _of_reference(work: Workplace, trained: Sampler) -> Outcome:
     with work.progress(f"reference chains of {len(index)} data", 2 * rounds) as report, _noise(work, "reference"):
         x = work.values(index)
         reference = diagnostics.reference_draws(model.placed, x, _REFERENCE_CHAINS, rounds, report)
-        start, end = diagnostics.trained_draws(model.placed, trained, x, settings.reference_draws)
+        start, end = diagnostics.trained_draws(model.placed, trained, x, min(_MOST_DRAWS, settings.reference_draws))
         found: Remaining = diagnostics.compare_with_reference(start, end, reference)
         images = {}
         if start.shape[-1] == 2:

@@ -76,7 +76,7 @@ class SamplerChecks:
         num_chains: int = 8,
         num_draws: int = 200,
         reference_data: int = 6,
-        reference_draws: int = 4000,
+        reference_draws: int = 8000,
         stuck_r_hat: float = 1.1,
     ) -> None:
         require_at_least(1, data=data, reference_data=reference_data)

@@ -23,6 +23,8 @@ from metvae_cli.samplers.schedule import Constant
 
 Between = Callable[[int], None]
 
+# Leapfrog steps of the reference chain, in turn.
+_TRAJECTORIES = (1, 2, 4)
 # A chain of a datum that moves in fewer than this share of its rounds is stuck.
 _STUCK = 0.01
 
@@ -137,14 +139,17 @@ def judge_chains(chains: LongChains) -> ChainDiagnostics:
 def reference_draws(
     model: Model, x: Tensor, num_chains: int, num_draws: int, between: Between = lambda done: None
 ) -> Reference:
-    """Draws of p(z | x) by Hamiltonian Monte Carlo in the encoder's coordinates, its step size adapted in a warm-up."""
+    """Draws of p(z | x) by Hamiltonian Monte Carlo in the encoder's coordinates, its step size adapted in a warm-up.
+
+    Trajectories of three lengths take turns: one alone may be a period of a Gaussian posterior and lead nowhere.
+    """
     step_size = StepSize(0.2, "dual_averaging")
-    kernel = MetropolisHastings(Hamiltonian(step_size, num_leapfrog=5), Acceptance.METROPOLIS)
-    sampler = Sampler([kernel], Constant(1), precondition="encoder").to(x.device, x.dtype)
+    kernels = [MetropolisHastings(Hamiltonian(step_size, length), Acceptance.METROPOLIS) for length in _TRAJECTORIES]
+    sampler = Sampler(kernels, Constant(len(kernels)), precondition="encoder").to(x.device, x.dtype)
     posterior = model.posterior(x)
     path = make_path(posterior, posterior.log_prob, model.joint(x), sampler)
     start = Overdispersed(posterior, 2.0).rsample((num_chains,)).detach()
-    adaptations = [DualAveraging([step_size], 0.8).to(x.device)]
+    adaptations = [DualAveraging([step_size] * len(kernels), 0.8).to(x.device)]
     chains = run_long_chains(sampler, path, start, num_draws, num_draws, adaptations, between=between)
     return Reference(chains.draws.flatten(0, 1), r_hat(chains.by_chain).amax(-1))
 

@@ -43,7 +43,7 @@ def test_annealing_matches_the_likelihood(start: str) -> None:
     exact = model.log_evidence(x)
     assert errors(estimate, exact).abs().max() < 5
     assert (estimate.per_datum - exact).mean().abs() < 0.05
-    assert 0.55 < estimate.accept_prob < 0.75
+    assert 0.7 < estimate.accept_prob < 0.9
 
 
 def test_weights_are_unbiased_and_their_logarithm_is_below() -> None:
@@ -95,16 +95,20 @@ def test_the_gap_closes_with_temperatures() -> None:
     assert gaps[0] > 1.8 * gaps[1] > 1.8**2 * gaps[2]
 
 
-def test_backward_weights_are_unbiased_for_the_inverse() -> None:
-    """E[w] = 1 / p(x), averaged over draws of the posterior: of many z that belong to one x."""
-    model, x = LinearGaussian(), data(1)
-    posterior = model.posterior(x)
+@pytest.mark.parametrize("exact_start", [True, False])
+def test_backward_weights_are_unbiased_for_the_inverse(exact_start: bool) -> None:
+    """E[w] = 1 / p(x) over draws z of the posterior of one x; and not over others, which the judge rejects.
+
+    Sixteen temperatures: with very few the weights of the way back have no variance.
+    """
+    model, x = LinearGaussian(shift=0.0 if exact_start else 1.5), data(1)
     torch.manual_seed(3)
-    z = posterior.rsample((2000,))[:, 0]
-    few = AnnealingSettings(4, num_chains=1, num_leapfrog=1, data=None, chunk=4000)
-    _, upper = bidirectional(frozen(model), Simulated(z, x.expand(2000, 3)), few)
+    z = model.posterior(x).rsample((3000,))[:, 0]
+    short = AnnealingSettings(16, num_chains=1, num_leapfrog=1, data=None, chunk=3000)
+    _, upper = bidirectional(frozen(model), Simulated(z, x.expand(3000, 3)), short)
     ratio = (model.log_evidence(x) - upper.per_datum).exp()
-    assert (ratio.mean() - 1).abs() < 5 * ratio.std() / math.sqrt(len(ratio))
+    error = (ratio.mean() - 1).abs() / (ratio.std() / math.sqrt(len(ratio)))
+    assert error < 5 if exact_start else error > 5
 
 
 def test_simulated_data_have_the_law_of_the_model() -> None:
@@ -116,11 +120,11 @@ def test_simulated_data_have_the_law_of_the_model() -> None:
     assert torch.allclose(torch.cov(z_error.T), model.posterior(simulated.x[:1]).covariance_matrix[0], atol=0.05)
 
 
-@pytest.mark.parametrize("chunk", [1, 50, 10_000])
+@pytest.mark.parametrize("chunk", [1, 30, 10_000])
 def test_neither_the_chunk_nor_the_company_changes_a_number(chunk: int) -> None:
-    model, x = frozen(LinearGaussian()), data(10)
-    expected = annealed_importance_sampling(model, numbered(x), settings())
-    found = annealed_importance_sampling(model, numbered(x, 4), settings(chunk=chunk))
+    model, x = frozen(LinearGaussian()), data(6)
+    expected = annealed_importance_sampling(model, numbered(x), settings(20, 10))
+    found = annealed_importance_sampling(model, numbered(x, 4), settings(20, 10, chunk=chunk))
     assert (found.per_datum - expected.per_datum).abs().max() < 1e-9
 
 

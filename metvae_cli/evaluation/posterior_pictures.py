@@ -38,14 +38,14 @@ def posterior_densities(model: Model, x: Tensor, start: Tensor, end: Tensor, ref
     figure = new_figure(3 * len(titles), 3 * rows + 0.4)
     panels = figure.subplots(rows, len(titles), squeeze=False)
     for row in range(rows):
-        sets = [start[:, row].cpu(), end[:, row].cpu(), reference[:, row].cpu()]
-        low, high = window(torch.cat([draws[:_DOTS] for draws in sets]))
+        sets = [_some(draws[:, row].cpu()) for draws in (start, end, reference)]
+        low, high = window(torch.cat(sets))
         density = density_on_grid(model, x[row : row + 1], low, high).numpy()
         extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
         panels[row, 0].imshow(density, origin="lower", extent=extent, cmap="viridis")
         for panel, draws in zip(panels[row, 1:], sets, strict=True):
             panel.contour(density, extent=extent, levels=6, linewidths=0.8, cmap="viridis")
-            panel.scatter(*draws[:_DOTS].T.numpy(), s=2, color="tab:red", alpha=0.4)
+            panel.scatter(*draws.T.numpy(), s=2, color="tab:red", alpha=0.4)
             panel.set_xlim(extent[:2])
             panel.set_ylim(extent[2:])
             panel.set_aspect("equal")
@@ -53,3 +53,8 @@ def posterior_densities(model: Model, x: Tensor, start: Tensor, end: Tensor, ref
     for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, fontsize=10)
     return rendered(figure)
+
+
+def _some(draws: Tensor) -> Tensor:
+    """As many draws as can be told apart, from all over the chain."""
+    return draws[:: max(1, len(draws) // _DOTS)]
