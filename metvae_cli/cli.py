@@ -15,6 +15,7 @@ from metvae_cli.errors import ConfigError, RunError
 COMMANDS = MappingProxyType(
     {
         "train": "fit a model: log, save checkpoints, evaluate; -m sweeps over several values",
+        "infer": "approximate a density without data, by variational inference or MCMC",
         "sample": "make pictures from a trained model: samples, reconstructions, chains",
         "configs": "list, show or copy the choices that ship with metvae",
         "info": "versions, devices and data found: what a bug report needs",

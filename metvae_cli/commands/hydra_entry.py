@@ -99,6 +99,13 @@ def plugins_in(overrides: Sequence[str]) -> list[str]:
     return []
 
 
+def typed_values(key: str, overrides: Sequence[str] | None = None) -> list[str]:
+    """The values that the command line, this job's if no other is given, sets a key to (and no file)."""
+    words = HydraConfig.get().overrides.task if overrides is None else overrides
+    chosen = [word for word in words if word.partition("=")[0].lstrip("+") == key]
+    return [str(override.value()) for override in OverridesParser.create().parse_overrides(chosen)]
+
+
 def output_folder() -> Path:
     """The directory that Hydra made for this job."""
     return Path(HydraConfig.get().runtime.output_dir)

@@ -1,0 +1,255 @@
+"""One approximation of a density: train what is to be trained, measure it, and say what came out."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metvae_cli.build_inference import InferenceRun, can_run_long
+from metvae_cli.commands.infer_summary import print_comparison, print_inference
+from metvae_cli.commands.train_run import describe, restore, supervise
+from metvae_cli.evaluation import density_pictures as pictures
+from metvae_cli.evaluation.inference import (
+    approximate,
+    chain_path,
+    describe_approximation,
+    describe_chains,
+    long_chains,
+)
+from metvae_cli.evaluation.walk import record_walk
+from metvae_cli.models.inference import Inference
+from metvae_cli.samplers.assembly import make_adaptations, step_sizes
+from metvae_cli.tracking.console import progress
+from metvae_cli.tracking.metrics_csv import MetricsFile
+from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.run_directory import write_json
+from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.state import Learner
+from metvae_cli.training.trainer import Trainer, fork_rng
+
+log = logging.getLogger(__name__)
+
+_EXACT_SEED = 2_345_678
+_MEASURE_SEED = 7_654_321
+_PICTURED = 2000
+LEARNED = "after the chain: $q_K$"
+LONG = "long chains"
+
+
+class Result(NamedTuple):
+    """summary: what summary.json holds. draws: by the name of their picture, each (N, D). score: to be maximised."""
+
+    summary: dict[str, Any]
+    draws: dict[str, Tensor]
+
+    @property
+    def score(self) -> float:
+        """The bound, or of a plain chain its effective size per evaluation."""
+        return self.summary.get("bound", self.summary.get("chains/effective_size_per_evaluation", math.nan))
+
+
+def infer(run: InferenceRun, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None) -> Result:
+    """Approximate in `folder`, from the start or from the `content` of a checkpoint.
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came; the state of training is saved
+        RunError: failed; the reason is in the run's log and status
+    """
+    again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
+    result = supervise(
+        folder / "infer.log",
+        lambda directory: directory.write_manifest(config, str(run.device), {}),
+        lambda interruption: _run(run, config, folder, content, interruption),
+        again,
+    )
+    print_inference(result.summary, folder, config)
+    return result
+
+
+def infer_side_by_side(runs: Mapping[str, tuple[InferenceRun, Mapping[str, Any]]], folder: Path) -> float:
+    """Each run in a directory of its own below `folder`, and one picture and one table of all; returns the best score.
+
+    Raises: as `infer`
+    """
+    first, config = next(iter(runs.values()))
+
+    def work(interruption: Interruption) -> dict[str, Result]:
+        results = {}
+        for name, (run, settings) in runs.items():
+            interruption.check()
+            log.info("---- %s", name)
+            torch.manual_seed(run.spine.seed)  # the runs before it drew
+            results[name] = infer(run, settings, folder / name)
+        draws = {_title(name, result): _best_draws(result) for name, result in results.items()}
+        with closing(Board(folder)) as board:
+            shown = {"methods": pictures.histograms(first.target, draws), "samples": pictures.dots(first.target, draws)}
+            write_pictures(folder, board, shown)
+        write_json(folder / "summary.json", {name: result.summary for name, result in results.items()})
+        return results
+
+    results = supervise(
+        folder / "infer.log",
+        lambda directory: directory.write_manifest({**config, "methods": list(runs)}, str(first.device), {}),
+        work,
+        "what is finished stays; the others start anew",
+    )
+    print_comparison({name: result.summary for name, result in results.items()}, folder)
+    return max(result.score for result in results.values())
+
+
+def _title(name: str, result: Result) -> str:
+    modes = result.summary.get("samples/modes_found", result.summary.get("chains/modes_found"))
+    bound = result.summary.get("bound")
+    said = [f"bound {bound:.2f}"] if bound is not None else []
+    said += [f"{modes} modes"] if modes is not None else []
+    return f"{name.removeprefix('infer_')}\n{', '.join(said)}".strip()
+
+
+def _best_draws(result: Result) -> Tensor:
+    return result.draws[LEARNED] if LEARNED in result.draws else result.draws[LONG]
+
+
+def _run(
+    run: InferenceRun,
+    config: Mapping[str, Any],
+    folder: Path,
+    content: dict[str, Any] | None,
+    interruption: Interruption,
+) -> Result:
+    """Train if there is something to train, measure, draw and write."""
+    for note in run.notes:
+        log.warning("note: %s", note)
+    state = content["state"] if content else {}
+    with closing(Board(folder, state.get("iteration"))) as board:
+        if content is None:
+            describe(board, config, run.sampler.num_steps, ("log_target", "log_initial"))
+        trained = {} if run.learner is None else _train(run, run.learner, folder, content, interruption, board)
+        with fork_rng(_MEASURE_SEED):
+            result = _measure(run, folder, interruption, board, trained)
+        step = trained.get("iterations", 0)
+        numbers = {f"final/{name}": float(value) for name, value in result.summary.items() if _is_number(value)}
+        board.hyperparameters(config, numbers, step)
+    write_json(folder / "summary.json", result.summary)
+    return result
+
+
+def _train(
+    run: InferenceRun,
+    learner: Learner[Inference],
+    folder: Path,
+    content: dict[str, Any] | None,
+    interruption: Interruption,
+    board: Board,
+) -> dict[str, Any]:
+    """Train, and put the best weights into model and sampler; returns how it went."""
+    metrics = MetricsFile(folder / "metrics.csv", content["state"]["log_position"] if content else 0)
+    with RunTracker(board, metrics, _training_pictures(run, learner), run.settings.max_epochs) as tracker:
+        trainer = Trainer(learner, run.settings, run.spine.seed, folder / "checkpoints", tracker, interruption)
+        log.info(
+            "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
+            f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
+            learner.sampler.num_steps,
+            learner.objective.num_samples,
+            run.device,
+            torch.get_num_threads(),
+            folder,
+        )
+        if content is not None:
+            restore(trainer, content)
+        reason = trainer.fit()
+        trainer.load_weights("best.pt")
+    state, last = trainer.state, metrics.last()
+    return {
+        "val/bound": state.best_value,
+        "best_epoch": state.best_epoch,
+        **{name: value for name, value in last.items() if name.startswith(("step_size/", "val/accept", "val/moved"))},
+        "epochs": state.epoch + state.batch / trainer.num_batches,
+        "iterations": state.iteration,
+        "bad_steps": state.bad_steps,
+        "seconds": state.seconds,
+        "training_evaluations": state.evaluations,
+        "parameters": sum(parameter.numel() for parameter in trainer.parameters),
+        "stopped": reason,
+    }
+
+
+def _measure(
+    run: InferenceRun, folder: Path, interruption: Interruption, board: Board, trained: Mapping[str, Any]
+) -> Result:
+    """All numbers, draws and pictures of what there is now."""
+    target, settings, draws = run.target, run.evaluation, {}
+    with fork_rng(_EXACT_SEED):
+        exact = target.sample(settings.draws)
+    summary = {"dim": target.dim, **trained}
+    summary |= {} if target.modes is None else {"modes": len(target.modes.centres)}
+    if run.learner is not None:
+        blank = run.model.blank(run.spine.batch_size)
+        learner = run.learner
+        found = approximate(
+            learner.objective, run.model, run.sampler, blank, settings.draws, lambda done: interruption.check()
+        )
+        summary |= describe_approximation(found, target, exact)
+        draws = {"before the chain: $q_0$": found.initial, LEARNED: found.draws}
+        if run.sampler.num_steps == 0:
+            draws = {LEARNED: found.draws}
+        np.save(folder / "samples.npy", found.draws.numpy())
+    images: dict[str, Tensor] = {}
+    if can_run_long(run.sampler) and settings.chains:
+        sampler = copy.deepcopy(run.sampler)  # the warm-up changes step sizes
+        total = settings.warm_up + settings.chain_draws * settings.thin
+        with progress("long chains", total) as advance:
+            chains = long_chains(
+                target,
+                run.model,
+                sampler,
+                settings,
+                make_adaptations(sampler, run.target_accept),
+                _both(advance, lambda done: interruption.check()),
+            )
+        summary |= describe_chains(chains, target, exact)
+        if run.learner is None:
+            summary |= {f"step_size/{k + 1}": size().mean().item() for k, size in enumerate(step_sizes(sampler))}
+        by_chain = chains.by_chain[:, :, 0].cpu()
+        draws[LONG] = by_chain.flatten(0, 1)
+        np.save(folder / "chains.npy", by_chain.numpy())
+        if settings.walk:
+            start = target.spread_out(1)[0].to(sampler.scale)
+            walk = record_walk(sampler, chain_path(run.model, sampler), start, settings.walk)
+            images["walk"] = pictures.walk_picture(target, walk)
+    shown = draws if exact is None else {"exact draws": exact, **draws}
+    images = {"density": pictures.histograms(target, draws), "samples": pictures.dots(target, shown), **images}
+    write_pictures(folder, board, images, trained.get("iterations", 0))
+    return Result(summary, draws)
+
+
+def _training_pictures(run: InferenceRun, learner: Learner[Inference]) -> Callable[[], dict[str, Tensor]]:
+    """Draws what the sampler makes as it is when called."""
+
+    def draw() -> dict[str, Tensor]:
+        blank = run.model.blank(run.spine.batch_size)
+        found = approximate(learner.objective, run.model, run.sampler, blank, _PICTURED)
+        return {"images/density": pictures.histograms(run.target, {LEARNED: found.draws})}
+
+    return draw
+
+
+def _both(first: Callable[[int], None], second: Callable[[int], None]) -> Callable[[int], None]:
+    def call(done: int) -> None:
+        first(done)
+        second(done)
+
+    return call
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

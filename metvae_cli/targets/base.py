@@ -1,0 +1,77 @@
+"""What a target density has to say of itself.
+
+A target is known up to a constant: exp(log_prob) integrates to exp(log_normalizer), in nats, where that is known.
+Targets hold plain numbers and CPU tensors and follow the device and precision of the positions they are asked about.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Window(NamedTuple):
+    """The part of the plane of the first two coordinates that holds nearly all of the mass, for pictures and starts."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+class Modes(NamedTuple):
+    """Where the modes lie. centres: (M, D); scale: standard deviation around each; weights: (M,), of sum 1."""
+
+    centres: Tensor
+    scale: float
+    weights: Tensor
+
+
+class Target(ABC):
+    """A density on R^D.
+
+    dim: D
+    window: see `Window`
+    log_normalizer: log of the integral of exp(log_prob), in nats, or None where nobody knows it
+    modes: where they are well apart, or None
+    """
+
+    dim: int
+    window: Window
+    log_normalizer: float | None = None
+    modes: Modes | None = None
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density up to a constant, (..., D) -> (...), in nats, differentiable."""
+
+    def sample(self, count: int) -> Tensor | None:
+        """Independent exact draws, (count, D), from torch's global stream; None where there is no way to get them."""
+        del count
+        return None
+
+    def spread_out(self, count: int) -> Tensor:
+        """Starts of chains, (count, D): uniform over the window, further coordinates over the wider of its sides."""
+        left, right, bottom, top = self.window
+        low, high = torch.full((self.dim,), min(left, bottom)), torch.full((self.dim,), max(right, top))
+        low[0], high[0] = left, right
+        if self.dim > 1:
+            low[1], high[1] = bottom, top
+        return low + (high - low) * torch.rand(count, self.dim)
+
+
+def require_positive(**numbers: float) -> None:
+    """Raise ValueError naming the first number that is not positive and finite."""
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: must be positive and finite")
+
+
+def require_dim(dim: int, least: int, most: int = 10_000) -> None:
+    """Raise ValueError where a dimension is out of range."""
+    if not least <= dim <= most:
+        raise ValueError(f"dim={dim}: must lie between {least} and {most}")
