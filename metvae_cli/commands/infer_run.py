@@ -15,6 +15,7 @@ from torch import Tensor
 from metvae_cli.build_inference import InferenceRun, can_run_long
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
 from metvae_cli.commands.train_run import describe, restore, supervise
+from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import (
     approximate,
@@ -41,15 +42,13 @@ log = logging.getLogger(__name__)
 _EXACT_SEED = 2_345_678
 _MEASURE_SEED = 7_654_321
 _PICTURED = 2000
-LEARNED = "after the chain: $q_K$"
-LONG = "long chains"
 
 
 class Result(NamedTuple):
-    """summary: what summary.json holds. draws: by the name of their picture, each (N, D). score: to be maximised."""
+    """summary: what summary.json holds. draws: those of the trained sampler, or else of the plain chains, (N, D)."""
 
     summary: dict[str, Any]
-    draws: dict[str, Tensor]
+    draws: Tensor
 
     @property
     def score(self) -> float:
@@ -79,31 +78,36 @@ def infer(run: InferenceRun, config: Mapping[str, Any], folder: Path, content: d
 def infer_side_by_side(runs: Mapping[str, tuple[InferenceRun, Mapping[str, Any]]], folder: Path) -> float:
     """Each run in a directory of its own below `folder`, and one picture and one table of all; returns the best score.
 
-    Raises: as `infer`
+    Raises: as `infer`; of runs that failed only after the others are done
     """
-    first, config = next(iter(runs.values()))
+    (first, config), results, failures = next(iter(runs.values())), {}, {}
 
-    def work(interruption: Interruption) -> dict[str, Result]:
-        results = {}
+    def work(interruption: Interruption) -> None:
         for name, (run, settings) in runs.items():
             interruption.check()
             log.info("---- %s", name)
             torch.manual_seed(run.spine.seed)  # the runs before it drew
-            results[name] = infer(run, settings, folder / name)
-        draws = {_title(name, result): _best_draws(result) for name, result in results.items()}
-        with closing(Board(folder)) as board:
-            shown = {"methods": pictures.histograms(first.target, draws), "samples": pictures.dots(first.target, draws)}
-            write_pictures(folder, board, shown)
+            try:
+                results[name] = infer(run, settings, folder / name)
+            except RunError as error:
+                failures[name] = str(error)
+        draws = {_title(name, result): result.draws for name, result in results.items() if len(result.draws)}
+        if draws:
+            with closing(Board(folder)) as board:
+                images = {"methods": pictures.histograms(first.target, draws)}
+                images["samples"] = pictures.dots(first.target, draws)
+                write_pictures(folder, board, images)
         write_json(folder / "summary.json", {name: result.summary for name, result in results.items()})
-        return results
 
-    results = supervise(
+    supervise(
         folder / "infer.log",
         lambda directory: directory.write_manifest({**config, "methods": list(runs)}, str(first.device), {}),
         work,
         "what is finished stays; the others start anew",
     )
     print_comparison({name: result.summary for name, result in results.items()}, folder)
+    if failures:
+        raise RunError("; ".join(f"{name}: {reason}" for name, reason in failures.items()))
     return max(result.score for result in results.values())
 
 
@@ -113,10 +117,6 @@ def _title(name: str, result: Result) -> str:
     said = [f"bound {bound:.2f}"] if bound is not None else []
     said += [f"{modes} modes"] if modes is not None else []
     return f"{name.removeprefix('infer_')}\n{', '.join(said)}".strip()
-
-
-def _best_draws(result: Result) -> Tensor:
-    return result.draws[LEARNED] if LEARNED in result.draws else result.draws[LONG]
 
 
 def _run(
@@ -187,49 +187,76 @@ def _measure(
     run: InferenceRun, folder: Path, interruption: Interruption, board: Board, trained: Mapping[str, Any]
 ) -> Result:
     """All numbers, draws and pictures of what there is now."""
-    target, settings, draws = run.target, run.evaluation, {}
+    target = run.target
     with fork_rng(_EXACT_SEED):
-        exact = target.sample(settings.draws)
-    summary = {"dim": target.dim, **trained}
+        exact = target.sample(run.evaluation.draws)
+    summary: dict[str, Any] = {"dim": target.dim, **trained}
     summary |= {} if target.modes is None else {"modes": len(target.modes.centres)}
-    if run.learner is not None:
-        blank = run.model.blank(run.spine.batch_size)
-        learner = run.learner
-        found = approximate(
-            learner.objective, run.model, run.sampler, blank, settings.draws, lambda done: interruption.check()
-        )
-        summary |= describe_approximation(found, target, exact)
-        draws = {"before the chain: $q_0$": found.initial, LEARNED: found.draws}
-        if run.sampler.num_steps == 0:
-            draws = {LEARNED: found.draws}
-        np.save(folder / "samples.npy", found.draws.numpy())
+    parts = [_measure_sampler(run, folder, interruption, exact), _measure_chains(run, folder, interruption, exact)]
+    draws: dict[str, Tensor] = {}
     images: dict[str, Tensor] = {}
-    if can_run_long(run.sampler) and settings.chains:
-        sampler = copy.deepcopy(run.sampler)  # the warm-up changes step sizes
-        total = settings.warm_up + settings.chain_draws * settings.thin
-        with progress("long chains", total) as advance:
-            chains = long_chains(
-                target,
-                run.model,
-                sampler,
-                settings,
-                make_adaptations(sampler, run.target_accept),
-                _both(advance, lambda done: interruption.check()),
-            )
-        summary |= describe_chains(chains, target, exact)
-        if run.learner is None:
-            summary |= {f"step_size/{k + 1}": size().mean().item() for k, size in enumerate(step_sizes(sampler))}
-        by_chain = chains.by_chain[:, :, 0].cpu()
-        draws[LONG] = by_chain.flatten(0, 1)
-        np.save(folder / "chains.npy", by_chain.numpy())
-        if settings.walk:
-            start = target.spread_out(1)[0].to(sampler.scale)
-            walk = record_walk(sampler, chain_path(run.model, sampler), start, settings.walk)
-            images["walk"] = pictures.walk_picture(target, walk)
-    shown = draws if exact is None else {"exact draws": exact, **draws}
-    images = {"density": pictures.histograms(target, draws), "samples": pictures.dots(target, shown), **images}
+    for part in parts:
+        summary, draws, images = summary | part.numbers, draws | part.draws, images | part.images
+    if draws:
+        shown = draws if exact is None else {"exact draws": exact, **draws}
+        images = {"density": pictures.histograms(target, draws), "samples": pictures.dots(target, shown), **images}
     write_pictures(folder, board, images, trained.get("iterations", 0))
-    return Result(summary, draws)
+    best = [part.draws[name] for part in parts for name in list(part.draws)[-1:]]
+    return Result(summary, best[0] if best else torch.empty(0, target.dim))
+
+
+class Measured(NamedTuple):
+    """Numbers of summary.json, draws (N, D) by the titles of their pictures, the one that counts last, and images."""
+
+    numbers: dict[str, Any]
+    draws: dict[str, Tensor]
+    images: dict[str, Tensor]
+
+
+def _measure_sampler(run: InferenceRun, folder: Path, interruption: Interruption, exact: Tensor | None) -> Measured:
+    """Bound, log Z and draws of what was trained; nothing where nothing was."""
+    if run.learner is None:
+        return Measured({}, {}, {})
+    found = approximate(
+        run.learner.objective,
+        run.model,
+        run.sampler,
+        run.model.blank(run.spine.batch_size),
+        run.evaluation.draws,
+        lambda done: interruption.check(),
+    )
+    np.save(folder / "samples.npy", found.draws.numpy())
+    draws = {"start of the chain, $q_0$": found.initial, "end of the chain, $q_K$": found.draws}
+    if run.sampler.num_steps == 0:
+        draws = {"learned, $q_0$": found.draws}
+    return Measured(describe_approximation(found, run.target, exact), draws, {})
+
+
+def _measure_chains(run: InferenceRun, folder: Path, interruption: Interruption, exact: Tensor | None) -> Measured:
+    """Long chains of the kernels, and one that is drawn move by move; nothing where they cannot go on and on."""
+    settings = run.evaluation
+    if not (can_run_long(run.sampler) and settings.chains):
+        return Measured({}, {}, {})
+    sampler = copy.deepcopy(run.sampler)  # the warm-up changes step sizes
+    adaptations = make_adaptations(sampler, run.target_accept)
+    with progress("long chains", settings.warm_up + settings.chain_draws * settings.thin) as advance:
+
+        def between(done: int) -> None:
+            advance(done)
+            interruption.check()
+
+        chains = long_chains(run.target, run.model, sampler, settings, adaptations, between)
+    numbers: dict[str, Any] = describe_chains(chains, run.target, exact)
+    sampler.eval()
+    numbers |= {f"chains/step_size_{k + 1}": size().mean().item() for k, size in enumerate(step_sizes(sampler))}
+    by_chain = chains.by_chain[:, :, 0].cpu()
+    np.save(folder / "chains.npy", by_chain.numpy())
+    images = {}
+    if settings.walk:
+        start = run.target.spread_out(1)[0].to(sampler.scale)
+        walk = record_walk(sampler, chain_path(run.model, sampler), start, settings.walk)
+        images["walk"] = pictures.walk_picture(run.target, walk)
+    return Measured(numbers, {"long chains": by_chain.flatten(0, 1)}, images)
 
 
 def _training_pictures(run: InferenceRun, learner: Learner[Inference]) -> Callable[[], dict[str, Tensor]]:
@@ -238,17 +265,9 @@ def _training_pictures(run: InferenceRun, learner: Learner[Inference]) -> Callab
     def draw() -> dict[str, Tensor]:
         blank = run.model.blank(run.spine.batch_size)
         found = approximate(learner.objective, run.model, run.sampler, blank, _PICTURED)
-        return {"images/density": pictures.histograms(run.target, {LEARNED: found.draws})}
+        return {"images/density": pictures.histograms(run.target, {"end of the chain": found.draws})}
 
     return draw
-
-
-def _both(first: Callable[[int], None], second: Callable[[int], None]) -> Callable[[int], None]:
-    def call(done: int) -> None:
-        first(done)
-        second(done)
-
-    return call
 
 
 def _is_number(value: Any) -> bool:

@@ -84,11 +84,10 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             ),
             ("long chains: acceptance", _number(summary["chains/accept"], 2)),
         ]
-    sizes = sorted(
-        (name for name in summary if name.startswith("step_size/")), key=lambda name: int(name.rpartition("/")[2])
-    )
-    if sizes:
-        rows.append(("step size per step", "  ".join(f"{summary[name]:.3g}" for name in sizes)))
+    for prefix, label in (("step_size/", "step size per step"), ("chains/step_size_", "long chains: step sizes")):
+        sizes = [value for name, value in summary.items() if name.startswith(prefix)]
+        if sizes:
+            rows.append((label, "  ".join(f"{value:.3g}" for value in sizes)))
     if "stopped" in summary:
         rows += [
             ("seconds of training", f"{summary['seconds']:.1f}"),

@@ -23,6 +23,7 @@ _GRID = 200
 _BINS = 70
 _MASSES = (0.99, 0.9, 0.5)
 _MOST_DOTS = 2000
+_MOST_COLUMNS = 4
 _COLOURS = "viridis"
 
 
@@ -113,17 +114,22 @@ def walk_picture(target: Target, walk: Walk) -> Tensor:
     return rendered(figure)
 
 
-def _panels(target: Target, columns: int) -> tuple["Figure", list["Axes"]]:
-    """A figure with a row of equal axes over the window of the target."""
-    figure = new_figure(3.4 * columns, 3.7)
-    panels = list(figure.subplots(1, columns, sharex=True, sharey=True, squeeze=False)[0])
-    for axes in panels:
+def _panels(target: Target, count: int) -> tuple["Figure", list["Axes"]]:
+    """A figure with `count` equal axes over the window of the target, in rows of at most four."""
+    columns = min(count, _MOST_COLUMNS)
+    rows = -(-count // columns)
+    figure = new_figure(3.4 * columns, 3.7 * rows)
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    for index, axes in enumerate(panels[:count]):
         axes.set_xlim(target.window.left, target.window.right)
         axes.set_ylim(target.window.bottom, target.window.top)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("$z_1$", fontsize=9)
-    panels[0].set_ylabel("$z_2$", fontsize=9)
-    return figure, panels
+        if index % columns == 0:
+            axes.set_ylabel("$z_2$", fontsize=9)
+    return figure, panels[:count]
 
 
 def _contours(axes: "Axes", target: Target, colour: str, width: float) -> None:
