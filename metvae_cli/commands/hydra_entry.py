@@ -45,7 +45,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Se
         except Exception as error:
             failures.append(error)
 
-    argv = _options_first(argv)
+    argv = _options_first(argv, config_name)
     # Jobs of a sweep may run in other processes: there the exception itself must reach Hydra.
     sweeps = any(word in _SWEEPS or word.startswith("hydra.mode=") for word in argv)
     entry = task if sweeps else single
@@ -67,7 +67,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Se
         raise failures[0]
 
 
-def _options_first(argv: Sequence[str]) -> list[str]:
+def _options_first(argv: Sequence[str], command: str) -> list[str]:
     """The words as Hydra's argparse takes them: it wants no option between two overrides.
 
     Raises:
@@ -76,13 +76,21 @@ def _options_first(argv: Sequence[str]) -> list[str]:
     parser = get_args_parser()
 
     def error(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `metvae help train` shows what may be said")
+        raise ConfigError(f"{message}; `metvae help {command}` shows what may be said")
 
     parser.error = error
     sweeps = [word for word in argv if word in _SWEEPS]
     words = [*sweeps[:1], *(word for word in argv if word not in _SWEEPS)]
     parser.parse_args(words)
     return words
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another configuration, inside of a job of Hydra's. Raises ConfigError."""
+    try:
+        return compose(config_name, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error, config_name, overrides)) from error
 
 
 def named_plugins() -> list[str]:

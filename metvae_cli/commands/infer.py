@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from metvae_cli.commands.hydra_entry import named_plugins, output_folder, plugins_in, store_words, typed_values
+from metvae_cli.commands.hydra_entry import (
+    composed,
+    named_plugins,
+    output_folder,
+    plugins_in,
+    store_words,
+    typed_values,
+)
 from metvae_cli.commands.train import built, changed, log_to, start_or_resume
 from metvae_cli.errors import ConfigError
 
@@ -39,12 +45,12 @@ def task(config: DictConfig) -> float:
 
     folder = output_folder()
     if config.get("methods"):
-        composed = built(folder, _LOG, lambda: _several(config))
+        several = built(folder, _LOG, lambda: _several(config))
         store_words(config, folder)
-        for name, (method, _, _) in composed.items():
+        for name, (method, _, _) in several.items():
             (folder / name / ".hydra").mkdir(parents=True)
             OmegaConf.save(method, folder / name / ".hydra" / "config.yaml")
-        return infer_side_by_side({name: (run, plain) for name, (_, run, plain) in composed.items()}, folder)
+        return infer_side_by_side({name: (run, plain) for name, (_, run, plain) in several.items()}, folder)
     run, settings = built(folder, _LOG, lambda: _build(config))
     store_words(config, folder)
     return infer(run, settings, folder).score
@@ -90,11 +96,13 @@ def _several(config: DictConfig) -> dict[str, tuple[DictConfig, "InferenceRun", 
     """Each method's configuration: its experiment, and on top of it what the command line says."""
     typed = HydraConfig.get().overrides.task
     words = [word for word in typed if word.partition("=")[0].lstrip("+") not in ("methods", "experiment")]
+    if not isinstance(config["methods"], ListConfig):
+        raise ConfigError(f"methods={config['methods']}: expected a list, like [infer_walk,infer_metflow]")
     found = {}
     for name in config["methods"]:
         if name in found:
             raise ConfigError(f"methods=[{','.join(config['methods'])}]: {name} stands there twice")
-        method = compose("infer", overrides=[*words, f"experiment={name}"])
+        method = composed("infer", [*words, f"experiment={name}"])
         if method.get("methods"):
             raise ConfigError(f"methods=[{name}]: is a list of methods itself; name its members")
         found[name] = (method, *_build(method))

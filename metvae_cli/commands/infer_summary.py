@@ -31,12 +31,12 @@ def print_inference(summary: Mapping[str, Any], folder: Path, config: Mapping[st
 def print_comparison(summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """One row per method. Raises BrokenPipeError where nobody reads it."""
     table = Table(title="all methods (in nats where they are logarithms)", title_justify="left")
-    for column in ("method", "bound", "log Z error", "modes", "energy distance", "R-hat", "effective per evaluation"):
+    for column in ("method", "bound", "log Z error", "modes", "energy distance", "R-hat", "effective / evaluation"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for name, summary in summaries.items():
         kind = "samples" if "bound" in summary else "chains"
         table.add_row(
-            name,
+            name.removeprefix("infer_"),
             _number(summary.get("bound"), 3),
             _number(summary.get("log_normalizer_error"), 3),
             str(summary.get(f"{kind}/modes_found", "-")),
