@@ -98,6 +98,8 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
     wired = {"latent_dim": target.dim}
     model = Inference(cast(Initial, construct(config["initial"], "initial", plugins, wired)), target.log_prob)
     sampler = build_sampler(shared, plugins)
+    if sampler.clones:
+        raise ConfigError("sampler.cloned_decoder=true: there is no decoder to copy here; set it to false")
     model.to(device)
     sampler.to(device)
     target_accept = config["sampler"].get("target_accept", 0.65)
@@ -123,11 +125,11 @@ def check_inference_config(
     import_plugins(spine.plugins, plugins)
     check_targets(config, plugins)
     settings = call(TrainerSettings, config["trainer"], "trainer")
-    for key in ("inference_iterations", "test_samples", "test_data"):
+    for key in ("kl_warmup_epochs", "inference_iterations", "test_samples", "test_data"):
         if getattr(settings, key) != getattr(TrainerSettings(), key):
             raise ConfigError(
-                f"trainer.{key}={getattr(settings, key)}: is of `metvae train`, and there is no decoder and there are "
-                f"no data here; set trainer.{key}={shown(getattr(TrainerSettings(), key))}"
+                f"trainer.{key}={shown(getattr(settings, key))}: is of `metvae train`, and here are no decoder and no "
+                f"data; set trainer.{key}={shown(getattr(TrainerSettings(), key))}"
             )
     return spine, settings, call(EvaluationSettings, config["evaluation"], "evaluation")
 

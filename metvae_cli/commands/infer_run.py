@@ -199,7 +199,9 @@ def _measure(
         summary, draws, images = summary | part.numbers, draws | part.draws, images | part.images
     if draws:
         shown = draws if exact is None else {"exact draws": exact, **draws}
-        images = {"density": pictures.histograms(target, draws), "samples": pictures.dots(target, shown), **images}
+        beside_density = draws if target.dim == 2 else shown
+        images["density"] = pictures.histograms(target, beside_density)
+        images["samples"] = pictures.dots(target, shown)
     write_pictures(folder, board, images, trained.get("iterations", 0))
     best = [part.draws[name] for part in parts for name in list(part.draws)[-1:]]
     return Result(summary, best[0] if best else torch.empty(0, target.dim))

@@ -114,7 +114,9 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     lines = [f"run        {here}", f"look       {here}/density.png, samples.png, walk.png"]
     if "chains/r_hat" not in summary:
         lines[1] = f"look       {here}/density.png, samples.png"
-    if not summary.get("chains/r_hat", 1.0) < _MIXED:
+    if summary.get("chains/least_moved") == 0:
+        lines.append("note       a chain never moved, so that R-hat is unknown: try a smaller sampler.step_size")
+    elif not summary.get("chains/r_hat", 1.0) < _MIXED:
         lines.append("note       the long chains have not mixed: try evaluation.warm_up, thin or another sampler")
     if "stopped" in summary:
         path = config["target"].get("path")

@@ -52,11 +52,11 @@ def contour_levels(density: Tensor) -> list[float]:
 def histograms(target: Target, draws: Mapping[str, Tensor]) -> Tensor:
     """The density, and beside it a histogram of each set of draws (N, D), all on one scale of colours.
 
-    In more than two dimensions each histogram has a scale of its own, and there is no density.
+    In more than two dimensions there is no density, and the first set of draws gives the scale.
     """
     exact = target.dim == 2
     figure, panels = _panels(target, exact + len(draws))
-    brightest = None
+    brightest: float | None = None
     if exact:
         share = density_grid(target, _BINS)[2].numpy()
         brightest = share.max()
@@ -65,6 +65,7 @@ def histograms(target: Target, draws: Mapping[str, Tensor]) -> Tensor:
     sides = (target.window[:2], target.window[2:])
     for axes, (name, z) in zip(panels[exact:], draws.items(), strict=True):
         counts, _, _ = np.histogram2d(z[:, 0].numpy(), z[:, 1].numpy(), bins=_BINS, range=sides)
+        brightest = brightest or counts.max() / len(z)
         _show(axes, target, counts.T / len(z), brightest)
         _contours(axes, target, "white", 0.4)
         axes.set_title(name, fontsize=10)
@@ -109,7 +110,8 @@ def walk_picture(target: Target, walk: Walk) -> Tensor:
     axes.plot(across[:1], up[:1], "s", color="black", markersize=7, label="start")
     axes.set_xlabel("$z_1$")
     axes.set_ylabel("$z_2$")
-    axes.set_title(f"{count} steps of one chain; contours around 50, 90 and 99 % of the mass", fontsize=10)
+    shown = "contours around 50, 90 and 99 % of the mass" if target.dim == 2 else "the first two coordinates"
+    axes.set_title(f"{count} steps of one chain; {shown}", fontsize=10)
     axes.legend(loc="upper left", fontsize=9)
     return rendered(figure)
 

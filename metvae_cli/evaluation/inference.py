@@ -152,7 +152,11 @@ def describe_approximation(found: Approximation, target: Target, exact: Tensor |
 
 
 def describe_chains(chains: LongChains, target: Target, exact: Tensor | None) -> dict[str, float]:
-    """The numbers of long chains, by their names in summary.json: R-hat and effective size of the worst coordinate."""
+    """The numbers of long chains, by their names in summary.json.
+
+    R-hat and effective size are those of the worst coordinate, NaN where a chain never moved; least_moved is the share
+    of the rounds in which the chain that moved least did so.
+    """
     by_chain = chains.by_chain[:, :, 0].cpu()
     size = effective_size(by_chain).min().item()  # of NaN the minimum is NaN
     evaluations = chains.evaluations * by_chain.shape[0]
@@ -163,6 +167,7 @@ def describe_chains(chains: LongChains, target: Target, exact: Tensor | None) ->
         "evaluations": evaluations,
         "accept": chains.accept_prob.mean().item(),
         "divergent": chains.divergent,
+        "least_moved": chains.moved.float().mean((0, 2)).min().item(),
         **compare(by_chain.flatten(0, 1), target, exact),
     }
     return {f"chains/{name}": value for name, value in numbers.items()}

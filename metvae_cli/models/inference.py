@@ -87,7 +87,7 @@ class Inference(TrainedModel):
         return self.initial.output.new_zeros(count, 1)
 
     def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
-        """The target; a weight other than 1 flattens it while training begins."""
+        """The target; a weight other than 1 multiplies its log-density."""
         del x
         if likelihood_weight == 1.0:
             return self.log_prob

@@ -54,13 +54,22 @@ class Target(ABC):
         del count
         return None
 
-    def spread_out(self, count: int) -> Tensor:
-        """Starts of chains, (count, D): uniform over the window, further coordinates over the wider of its sides."""
+    def spread_out(self, count: int, candidates: int = 10) -> Tensor:
+        """Starts of chains, (count, D): each the likeliest of some places all over the window.
+
+        Of those, drawn uniformly, some may have no mass at all, or lie where the density is so steep that no chain
+        leaves them. Coordinates from the third on range over the wider of the window's sides.
+        """
+        places = self.anywhere(count * candidates).unflatten(0, (count, candidates))
+        with torch.no_grad():
+            best = self.log_prob(places).nan_to_num(nan=-torch.inf).argmax(1)
+        return places[torch.arange(count), best]
+
+    def anywhere(self, count: int) -> Tensor:
+        """Uniform draws over the window, (count, D)."""
         left, right, bottom, top = self.window
         low, high = torch.full((self.dim,), min(left, bottom)), torch.full((self.dim,), max(right, top))
-        low[0], high[0] = left, right
-        if self.dim > 1:
-            low[1], high[1] = bottom, top
+        low[:2], high[:2] = torch.tensor([left, bottom]), torch.tensor([right, top])
         return low + (high - low) * torch.rand(count, self.dim)
 
 

@@ -50,7 +50,7 @@ class PythonDensity(Target):
 
     def _check(self, path: str) -> None:
         """Try the function at a few places. Raises ValueError."""
-        z = self.spread_out(60).reshape(20, 3, self.dim).requires_grad_()
+        z = self.anywhere(60).reshape(20, 3, self.dim).requires_grad_()
         try:
             value = self._function(z)
         except Exception as error:  # it is the user's code

@@ -215,6 +215,8 @@ WRONG: list[tuple[str, tuple[str, ...]]] = [
     ("objective=elbo", ("objective.bookkeeping=none", "sampler=none")),
     ("initial=fixed sampler=none objective=elbo", ("initial.learned=false", "objective=none")),
     ("trainer.inference_iterations=3", ("trainer.inference_iterations=3", "trainer.inference_iterations=0")),
+    ("trainer.kl_warmup_epochs=3", ("trainer.kl_warmup_epochs=3", "trainer.kl_warmup_epochs=0")),
+    ("sampler.cloned_decoder=true", ("sampler.cloned_decoder=true", "no decoder to copy")),
     ("trainer.test_data=3", ("trainer.test_data=3", "trainer.test_data=null")),
     ("methods=[infer_ring]", ("experiment=infer_ring", "did you mean infer_ring")),
     ("methods=[infer_walk,infer_walk]", ("methods=[infer_walk,infer_walk]", "twice")),

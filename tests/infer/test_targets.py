@@ -137,12 +137,23 @@ def test_densities_follow_shape_precision_and_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_starts_lie_all_over_the_window(name: str) -> None:
     target = shipped(name)
-    start = target.spread_out(2000)
+    start = target.spread_out(2000, candidates=1)
     left, right, bottom, top = target.window
     assert start[:, 0].min() >= left
     assert start[:, 0].max() <= right
     assert stats.kstest(((start[:, 0] - left) / (right - left)).numpy(), "uniform").pvalue > 1e-6
     assert stats.kstest(((start[:, 1] - bottom) / (top - bottom)).numpy(), "uniform").pvalue > 1e-6
+
+
+def test_of_several_places_the_likeliest_is_a_start() -> None:
+    target = shipped("funnel", dim=10)
+    anywhere, chosen = target.spread_out(200, candidates=1), target.spread_out(200)
+    assert target.log_prob(chosen).min() > target.log_prob(anywhere).min()
+    assert target.log_prob(chosen).median() > target.log_prob(anywhere).median()
+    modes = shipped("eight_modes").modes
+    assert modes is not None
+    nearest = torch.cdist(shipped("eight_modes").spread_out(400), modes.centres.float()).argmin(1)
+    assert len(nearest.unique()) == 8
 
 
 def test_contours_hold_their_share_of_the_mass() -> None:
