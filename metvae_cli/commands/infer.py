@@ -23,6 +23,7 @@ from metvae_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from metvae_cli.build_inference import InferenceRun
+    from metvae_cli.commands.infer_run import Method
 
 _LOG = "infer.log"
 _CHANGEABLE = ("trainer.", "evaluation.")
@@ -41,16 +42,17 @@ def task(config: DictConfig) -> float:
         ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
         RunError: failed; the reason is in the run's log and status
     """
+    from metvae_cli.build import plain
     from metvae_cli.commands.infer_run import infer, infer_side_by_side
 
     folder = output_folder()
     if config.get("methods"):
-        several = built(folder, _LOG, lambda: _several(config))
+        methods = built(folder, _LOG, lambda: _several(config))
         store_words(config, folder)
-        for name, (method, _, _) in several.items():
+        for name, method in methods.items():
             (folder / name / ".hydra").mkdir(parents=True)
-            OmegaConf.save(method, folder / name / ".hydra" / "config.yaml")
-        return infer_side_by_side({name: (run, plain) for name, (_, run, plain) in several.items()}, folder)
+            OmegaConf.save(OmegaConf.create(dict(method.config)), folder / name / ".hydra" / "config.yaml")
+        return infer_side_by_side(methods, plain(config), folder)
     run, settings = built(folder, _LOG, lambda: _build(config))
     store_words(config, folder)
     return infer(run, settings, folder).score
@@ -92,18 +94,24 @@ def _build(config: DictConfig) -> tuple["InferenceRun", dict[str, Any]]:
     return build_inference(settings, named_plugins(), typed_values("target.path")), settings
 
 
-def _several(config: DictConfig) -> dict[str, tuple[DictConfig, "InferenceRun", dict[str, Any]]]:
-    """Each method's configuration: its experiment, and on top of it what the command line says."""
-    typed = HydraConfig.get().overrides.task
-    words = [word for word in typed if word.partition("=")[0].lstrip("+") not in ("methods", "experiment")]
+def _several(config: DictConfig) -> dict[str, "Method"]:
+    """The methods of a configuration: of each its experiment, and on top of it what the command line says.
+
+    Each is built once here, so that what cannot be done is refused before the first one begins.
+    """
+    from metvae_cli.commands.infer_run import Method
+
     if not isinstance(config["methods"], ListConfig):
         raise ConfigError(f"methods={config['methods']}: expected a list, like [infer_walk,infer_metflow]")
-    found = {}
+    typed = HydraConfig.get().overrides.task
+    words = [word for word in typed if word.partition("=")[0].lstrip("+") not in ("methods", "experiment")]
+    found: dict[str, Method] = {}
     for name in config["methods"]:
         if name in found:
             raise ConfigError(f"methods=[{','.join(config['methods'])}]: {name} stands there twice")
         method = composed("infer", [*words, f"experiment={name}"])
         if method.get("methods"):
             raise ConfigError(f"methods=[{name}]: is a list of methods itself; name its members")
-        found[name] = (method, *_build(method))
+        _, settings = _build(method)
+        found[name] = Method(settings, lambda method=method: _build(method)[0])
     return found

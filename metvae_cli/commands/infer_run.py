@@ -56,8 +56,23 @@ class Result(NamedTuple):
         return self.summary.get("bound", self.summary.get("chains/effective_size_per_evaluation", math.nan))
 
 
-def infer(run: InferenceRun, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None) -> Result:
+class Method(NamedTuple):
+    """One of several runs. config: its own; build: makes it anew, with its random streams set."""
+
+    config: Mapping[str, Any]
+    build: Callable[[], InferenceRun]
+
+
+def infer(
+    run: InferenceRun,
+    config: Mapping[str, Any],
+    folder: Path,
+    content: dict[str, Any] | None = None,
+    log_file: Path | None = None,
+) -> Result:
     """Approximate in `folder`, from the start or from the `content` of a checkpoint.
+
+    log_file: where the log goes, if it is not `infer.log` in the folder
 
     Raises:
         ConfigError: the directory cannot be had
@@ -66,7 +81,8 @@ def infer(run: InferenceRun, config: Mapping[str, Any], folder: Path, content: d
     """
     again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
     result = supervise(
-        folder / "infer.log",
+        folder,
+        log_file or folder / "infer.log",
         lambda directory: directory.write_manifest(config, str(run.device), {}),
         lambda interruption: _run(run, config, folder, content, interruption),
         again,
@@ -75,39 +91,41 @@ def infer(run: InferenceRun, config: Mapping[str, Any], folder: Path, content: d
     return result
 
 
-def infer_side_by_side(runs: Mapping[str, tuple[InferenceRun, Mapping[str, Any]]], folder: Path) -> float:
-    """Each run in a directory of its own below `folder`, and one picture and one table of all; returns the best score.
+def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any], folder: Path) -> float:
+    """Each method in a directory of its own below `folder`, and one picture and one table of all; the best score.
 
-    Raises: as `infer`; of runs that failed only after the others are done
+    Each gives what it would give alone.
+
+    Raises: as `infer`; of methods that failed only after the others are done
     """
-    (first, config), results, failures = next(iter(runs.values())), {}, {}
+    results: dict[str, Result] = {}
+    failures: list[str] = []
+    log_file = folder / "infer.log"
 
     def work(interruption: Interruption) -> None:
-        for name, (run, settings) in runs.items():
+        target = None
+        for name, method in methods.items():
             interruption.check()
             log.info("---- %s", name)
-            torch.manual_seed(run.spine.seed)  # the runs before it drew
+            run = method.build()
+            target = target or run.target
             try:
-                results[name] = infer(run, settings, folder / name)
+                results[name] = infer(run, method.config, folder / name, log_file=log_file)
             except RunError as error:
-                failures[name] = str(error)
+                failures.append(f"{name}: {error}")
         draws = {_title(name, result): result.draws for name, result in results.items() if len(result.draws)}
-        if draws:
+        if target is not None and draws:
             with closing(Board(folder)) as board:
-                images = {"methods": pictures.histograms(first.target, draws)}
-                images["samples"] = pictures.dots(first.target, draws)
+                images = {"methods": pictures.histograms(target, draws), "samples": pictures.dots(target, draws)}
                 write_pictures(folder, board, images)
         write_json(folder / "summary.json", {name: result.summary for name, result in results.items()})
 
-    supervise(
-        folder / "infer.log",
-        lambda directory: directory.write_manifest({**config, "methods": list(runs)}, str(first.device), {}),
-        work,
-        "what is finished stays; the others start anew",
-    )
+    device = config["trainer"]["device"]
+    again = "what is finished stays; start the others anew"
+    supervise(folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
     print_comparison({name: result.summary for name, result in results.items()}, folder)
     if failures:
-        raise RunError("; ".join(f"{name}: {reason}" for name, reason in failures.items()))
+        raise RunError("; ".join(failures))
     return max(result.score for result in results.values())
 
 

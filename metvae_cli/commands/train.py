@@ -50,7 +50,7 @@ def start_or_resume(
             _refuse_used_directories(argv)
             run_with_hydra(task, command, argv)
     except Interrupted as interrupted:
-        print(f"metvae: stopped by {interrupted}; resume as said above", file=sys.stderr)
+        print(f"metvae: stopped by {interrupted}; what to do next is said above", file=sys.stderr)
         return 128 + interrupted.signum
     return 0
 

@@ -46,6 +46,7 @@ def train(
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     summary = supervise(
+        folder,
         folder / "train.log",
         lambda run: run.write_manifest(config, str(experiment.device), data),
         lambda interruption: _run(experiment, config, folder, content, interruption),
@@ -57,12 +58,17 @@ def train(
 
 
 def supervise(
-    log_file: Path, begin: Callable[[RunDirectory], None], work: Callable[[Interruption], T], after_interrupt: str
+    folder: Path,
+    log_file: Path,
+    begin: Callable[[RunDirectory], None],
+    work: Callable[[Interruption], T],
+    after_interrupt: str,
 ) -> T:
-    """Do the work of a run in the directory of its log, with its manifest and its status kept.
+    """Do the work of a run in its directory, with its manifest and its status kept.
 
     Args:
-        log_file: the run's own log
+        folder: the run's directory
+        log_file: where its log goes
         begin: writes the manifest
         work: given what to ask between iterations whether to stop
         after_interrupt: what to say to a user who stopped it
@@ -72,7 +78,7 @@ def supervise(
         Interrupted: a signal came
         RunError: failed; the reason is in the run's log and status
     """
-    with RunDirectory(log_file.parent) as run, Interruption() as interruption:
+    with RunDirectory(folder) as run, Interruption() as interruption:
         begin(run)
         run.write_status("running")
         try:

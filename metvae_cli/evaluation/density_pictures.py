@@ -36,17 +36,19 @@ def density_grid(target: Target, size: int = _GRID) -> tuple[Tensor, Tensor, Ten
     left, right, bottom, top = target.window
     at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     x, y = left + (right - left) * at, bottom + (top - bottom) * at
-    log_density = target.log_prob(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)).nan_to_num(nan=-torch.inf)
+    z = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(torch.get_default_dtype())  # a user's may know no other
+    log_density = target.log_prob(z).double().nan_to_num(nan=-torch.inf)
     density = (log_density - log_density.max()).exp()
     return x, y, density / density.sum()
 
 
 def contour_levels(density: Tensor) -> list[float]:
-    """Densities above which 99, 90 and 50 percent of the mass lie, rising and all different."""
+    """Densities above which 99, 90 and 50 percent of the mass lie, rising, all different, and none an extreme."""
     ordered = density.flatten().sort(descending=True).values
     above = ordered.cumsum(0)
-    levels = [ordered[int((above < mass).sum())].item() for mass in _MASSES]
-    return sorted(set(levels))
+    levels = {ordered[int((above < mass).sum())].item() for mass in _MASSES}
+    lowest, highest = ordered[-1].item(), ordered[0].item()
+    return sorted(level for level in levels if lowest < level < highest)
 
 
 def histograms(target: Target, draws: Mapping[str, Tensor]) -> Tensor:
@@ -137,8 +139,8 @@ def _panels(target: Target, count: int) -> tuple["Figure", list["Axes"]]:
 def _contours(axes: "Axes", target: Target, colour: str, width: float) -> None:
     if target.dim == 2:
         x, y, density = density_grid(target)
-        levels = contour_levels(density)
-        axes.contour(x.numpy(), y.numpy(), density.numpy(), levels=levels, colors=colour, linewidths=width)
+        if levels := contour_levels(density):  # a uniform density has none
+            axes.contour(x.numpy(), y.numpy(), density.numpy(), levels=levels, colors=colour, linewidths=width)
 
 
 def _outside(z: Tensor, target: Target) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 LOG_TWO_PI = math.log(2 * math.pi)
+_MOST_REDRAWS = 100
 
 
 class Window(NamedTuple):
@@ -61,9 +62,20 @@ class Target(ABC):
         leaves them. Coordinates from the third on range over the wider of the window's sides.
         """
         places = self.anywhere(count * candidates).unflatten(0, (count, candidates))
-        with torch.no_grad():
-            best = self.log_prob(places).nan_to_num(nan=-torch.inf).argmax(1)
-        return places[torch.arange(count), best]
+        best, value = self._likeliest(places)
+        for _ in range(_MOST_REDRAWS):  # from where there is no mass no chain could leave
+            lost = value == -torch.inf
+            if not lost.any():
+                break
+            places = self.anywhere(int(lost.sum()) * candidates).unflatten(0, (-1, candidates))
+            best[lost], value[lost] = self._likeliest(places)
+        return best
+
+    @torch.no_grad()
+    def _likeliest(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Of places (N, candidates, D) the likeliest of each row, (N, D), and its log-density, (N,)."""
+        value, index = self.log_prob(places).nan_to_num(nan=-torch.inf).max(1)
+        return places[torch.arange(len(places)), index], value
 
     def anywhere(self, count: int) -> Tensor:
         """Uniform draws over the window, (count, D)."""

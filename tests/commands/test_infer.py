@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from metvae_cli.paths import config_dir
 from metvae_cli.training.checkpoint import load_checkpoint
 from tests.infer.shipped import NAMES
-from tests.runs import files, infer, metvae
+from tests.runs import files, infer, metvae, start
 
 STORED = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"}
 PLAIN = STORED | {"events", "infer.log", "manifest.json", "status.json", "summary.json"}
@@ -152,6 +154,13 @@ def test_several_methods_stand_side_by_side(here: Path, capsys: pytest.CaptureFi
         assert read(run / name, "manifest.json")["config"]["target"]["radius"] == 3
         assert read(run / name, "manifest.json")["config"]["trainer"]["max_epochs"] == 2  # typed words come last
     assert "all methods" in capsys.readouterr().out
+    assert infer("experiment=infer_ring_lmcvae", "target.radius=3", "hydra.run.dir=alone") == 0
+    alone = read(here / "alone", "summary.json")
+    clocks = ("seconds",)
+    assert {key: value for key, value in alone.items() if key not in clocks} == {
+        key: value for key, value in summary["infer_ring_lmcvae"].items() if key not in clocks
+    }
+    capsys.readouterr()
     assert metvae("infer", "resume=run") == 2
     assert "holds several runs" in capsys.readouterr().err
     assert metvae("infer", "resume=run/infer_ring_iwae", "trainer.max_epochs=3") == 0
@@ -163,6 +172,31 @@ def test_a_method_that_fails_stops_no_other(here: Path, capsys: pytest.CaptureFi
     assert "infer_ring_iwae: " in (said := capsys.readouterr().err.splitlines()[-1])
     assert said.startswith("metvae: error: infer_ring_vae: ")
     assert read(here / "run", "summary.json") == {}
+    assert "Traceback" in (here / "run" / "infer.log").read_text()
+    assert read(here / "run" / "infer_ring_vae", "status.json")["status"] == "failed"
+
+
+def test_a_signal_ends_a_plain_chain_and_training_with_word_of_how_to_go_on(here: Path) -> None:
+    long = ("evaluation.warm_up=1000000", "trainer.device=cpu")
+    for name, words, said in (
+        ("plain", (*WALK, *long), "a plain chain starts anew"),
+        ("trained", ("target=ring", "trainer.max_epochs=100000"), f"go on with: metvae infer resume={here}/trained"),
+    ):
+        process = start(here, "infer", *words, f"hydra.run.dir={name}")
+        try:
+            ready = (here / name / "status.json") if name == "plain" else (here / name / "metrics.csv")
+            for _ in range(600):
+                if ready.is_file():
+                    break
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            error = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+        assert process.returncode == 130, error
+        assert said in " ".join(error.split())
+        assert read(here / name, "status.json")["status"] == "interrupted"
+    assert (here / "trained" / "checkpoints" / "last.pt").is_file()
 
 
 @pytest.mark.parametrize("target", NAMES)

@@ -74,10 +74,10 @@ def test_draws_between_modes_find_none() -> None:
 def test_a_sampler_that_is_right_finds_the_modes_that_a_stuck_one_does_not() -> None:
     """Independent proposals from a wide Gaussian visit every mode; short steps leave none."""
     wide = ("initial=fixed", "initial.scale=16", "sampler=independent")
-    right = chains_of(built(*EIGHT, *wide), chains=8, chain_draws=3000, warm_up=50)
+    right = chains_of(built(*EIGHT, *wide), chains=20, chain_draws=2000, warm_up=20)
     assert right["chains/modes_found"] == 8
     assert right["chains/r_hat"] < 1.1
-    assert right["chains/energy_distance"] < 0.2
+    assert right["chains/energy_distance"] < 0.3
     short = ("sampler=random_walk", "sampler.step_size_rule=fixed", "sampler.step_size=0.5")
     stuck = chains_of(built(*EIGHT, *short), chains=2, chain_draws=1000, warm_up=1000)
     assert stuck["chains/modes_found"] <= 2

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,6 +58,16 @@ def test_a_name_that_names_no_function_is_refused(path: str) -> None:
 def test_half_of_the_plane_may_have_no_mass(here: Path) -> None:
     write_density(here, "def log_prob(z):\n    return torch.where(z[..., 0] > 0, -z.square().sum(-1), -torch.inf)")
     assert PythonDensity("my_density.py:log_prob").log_prob(-torch.ones(2)).item() == -torch.inf
+
+
+def test_pictures_of_a_density_that_knows_one_precision_and_has_no_contours(here: Path) -> None:
+    """Uniform on a square, with a matrix of single precision in it."""
+    body = "def log_prob(z):\n    w = (z @ torch.eye(2)).abs().amax(-1)\n    return "
+    write_density(here, f"{body}torch.where(w < 1, 0 * w, -torch.inf)")
+    assert infer("target=python", "target.path=my_density.py:log_prob", *WALK, "hydra.run.dir=run") == 0
+    chains = torch.from_numpy(np.load(here / "run" / "chains.npy"))
+    assert chains.abs().max() < 1
+    assert len(chains.flatten(0, 1).unique(dim=0)) > 2
 
 
 def test_a_run_of_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
