@@ -37,7 +37,7 @@ def density_grid(target: Target, size: int = _GRID) -> tuple[Tensor, Tensor, Ten
     at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     x, y = left + (right - left) * at, bottom + (top - bottom) * at
     z = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(torch.get_default_dtype())  # a user's may know no other
-    log_density = target.log_prob(z).double().nan_to_num(nan=-torch.inf)
+    log_density = target.log_prob(z).double().nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     density = (log_density - log_density.max()).exp()
     return x, y, density / density.sum()
 

@@ -74,7 +74,7 @@ class Target(ABC):
     @torch.no_grad()
     def _likeliest(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Of places (N, candidates, D) the likeliest of each row, (N, D), and its log-density, (N,)."""
-        value, index = self.log_prob(places).nan_to_num(nan=-torch.inf).max(1)
+        value, index = self.log_prob(places).nan_to_num(nan=-torch.inf, neginf=-torch.inf).max(1)
         return places[torch.arange(len(places)), index], value
 
     def anywhere(self, count: int) -> Tensor:
