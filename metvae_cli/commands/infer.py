@@ -113,5 +113,11 @@ def _several(config: DictConfig) -> dict[str, "Method"]:
         if method.get("methods"):
             raise ConfigError(f"methods=[{name}]: is a list of methods itself; name its members")
         _, settings = _build(method)
+        first = next(iter(found), name)
         found[name] = Method(settings, lambda method=method: _build(method)[0])
+        if settings["target"] != found[first].config["target"]:
+            raise ConfigError(
+                f"methods=[{','.join(config['methods'])}]: {first} and {name} have different targets, and one picture "
+                "shows one; add target=NAME for all of them"
+            )
     return found

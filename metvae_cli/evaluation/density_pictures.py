@@ -129,7 +129,7 @@ def _panels(target: Target, count: int) -> tuple["Figure", list["Axes"]]:
     for index, axes in enumerate(panels[:count]):
         axes.set_xlim(target.window.left, target.window.right)
         axes.set_ylim(target.window.bottom, target.window.top)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=8, labelbottom=index + columns >= count)  # where no panel lies below
         axes.set_xlabel("$z_1$", fontsize=9)
         if index % columns == 0:
             axes.set_ylabel("$z_2$", fontsize=9)

@@ -166,6 +166,13 @@ def test_several_methods_stand_side_by_side(here: Path, capsys: pytest.CaptureFi
     assert metvae("infer", "resume=run/infer_ring_iwae", "trainer.max_epochs=3") == 0
 
 
+def test_methods_on_another_target(here: Path) -> None:
+    words = ("methods=[infer_walk,infer_ring_iwae]", "target=funnel", "hydra.run.dir=run")
+    assert infer(*words) == 0
+    for name in ("infer_walk", "infer_ring_iwae"):
+        assert read(here / "run" / name, "manifest.json")["config"]["target"]["spread"] == 1
+
+
 def test_a_method_that_fails_stops_no_other(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("methods=[infer_ring_vae,infer_ring_iwae]", "optimizer=sgd", "trainer.clip_norm=null")
     assert infer(*words, "optimizer.lr=1e30", "trainer.max_bad_steps=2", "hydra.run.dir=run") == 1
@@ -176,6 +183,7 @@ def test_a_method_that_fails_stops_no_other(here: Path, capsys: pytest.CaptureFi
     assert read(here / "run" / "infer_ring_vae", "status.json")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_plain_chain_and_training_with_word_of_how_to_go_on(here: Path) -> None:
     long = ("evaluation.warm_up=1000000", "trainer.device=cpu")
     for name, words, said in (
@@ -255,8 +263,9 @@ WRONG: list[tuple[str, tuple[str, ...]]] = [
     ("methods=[infer_ring]", ("experiment=infer_ring", "did you mean infer_ring")),
     ("methods=[infer_walk,infer_walk]", ("methods=[infer_walk,infer_walk]", "twice")),
     ("methods=[infer_ring_posterior]", ("methods=[infer_ring_posterior]", "list of methods")),
+    ("methods=[infer_walk,infer_ring_vae]", ("methods=[infer_walk,infer_ring_vae]", "different targets")),
     ("methods=infer_walk", ("methods=infer_walk", "a list")),
-    ("methods=[infer_walk,infer_ring_vae] optimizer.lr=-1", ("optimizer.lr=-1", "positive")),
+    ("methods=[infer_ring_vae,infer_ring_iwae] optimizer.lr=-1", ("optimizer.lr=-1", "positive")),
     ("target._target_=os.path.join", ("target._target_=os.path.join", "refused")),
     ("target._target_=metvae_cli.targets.base.Target", ("target._target_", "refused")),
     ("target._target_=metvae_cli.kernels.random_walk.RandomWalk", ("target",)),
