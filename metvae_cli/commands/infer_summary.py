@@ -117,7 +117,9 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     if summary.get("chains/least_moved") == 0:
         lines.append("note       a chain never moved, so that R-hat is unknown: try a smaller sampler.step_size")
     elif not summary.get("chains/r_hat", 1.0) < _MIXED:
-        lines.append("note       the long chains have not mixed: try evaluation.warm_up, thin or another sampler")
+        lines.append(
+            f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws), or that do not mix"
+        )
     if "stopped" in summary:
         path = config["target"].get("path")
         moved = f" target.path={path}" if path else ""

@@ -41,7 +41,7 @@ class EvaluationSettings:
     """
 
     draws: int = 8000
-    chains: int = 4
+    chains: int = 10
     chain_draws: int = 2000
     warm_up: int = 500
     thin: int = 1
