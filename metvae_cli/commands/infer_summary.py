@@ -117,8 +117,10 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     if summary.get("chains/least_moved") == 0:
         lines.append("note       a chain never moved, so that R-hat is unknown: try a smaller sampler.step_size")
     elif not summary.get("chains/r_hat", 1.0) < _MIXED:
+        lines.append(f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws) or not mixing")
+    if "chains/r_hat" in summary and config["sampler"].get("acceptance") == "none":
         lines.append(
-            f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws), or that do not mix"
+            "note       without accepting or rejecting, long chains have another limit than the target, or none"
         )
     if "stopped" in summary:
         path = config["target"].get("path")

@@ -102,7 +102,9 @@ def moments(*words: str) -> tuple[dict[str, float], float, float]:
     return numbers, draws.mean(0).abs().max().item() / unit, covariance.abs().max().item() / unit
 
 
-@pytest.mark.parametrize("sampler", ["random_walk", "langevin", "hmc", "hmc_partial"])
+@pytest.mark.parametrize(
+    "sampler", ["random_walk", "langevin", "hmc", pytest.param("hmc_partial", marks=pytest.mark.slow)]
+)
 def test_a_plain_chain_recovers_the_moments_of_a_gaussian(sampler: str) -> None:
     numbers, of_mean, of_covariance = moments(f"sampler={sampler}")
     assert numbers["chains/r_hat"] < 1.01
@@ -134,7 +136,7 @@ OBJECTIVES = {
 
 
 @pytest.mark.parametrize("words", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-@pytest.mark.parametrize("target", ["gaussian", "ring"])
+@pytest.mark.parametrize("target", ["ring", pytest.param("gaussian", marks=pytest.mark.slow)])
 def test_no_bound_lies_above_the_log_normalizer(target: str, words: str) -> None:
     run = trained(built(f"target={target}", *words.split(), "initial.scale=1.5"), 60)
     found = approximation(run)
