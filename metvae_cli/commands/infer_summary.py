@@ -1,6 +1,7 @@
 """The tables that end `metvae infer`, and the lines to type next."""
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,14 +120,13 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     elif not summary.get("chains/r_hat", 1.0) < _MIXED:
         lines.append(f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws) or not mixing")
     if "chains/r_hat" in summary and config["sampler"].get("acceptance") == "none":
-        lines.append(
-            "note       without accepting or rejecting, long chains have another limit than the target, or none"
-        )
+        lines.append("note       without acceptance, long chains have another limit than the target, or none")
     if "stopped" in summary:
         path = config["target"].get("path")
-        moved = f" target.path={path}" if path else ""
+        moved = f" {shlex.quote(f'target.path={path}')}" if path else ""
         plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
-        lines.append(f"go on      metvae infer resume={here} trainer.{summary['stopped']}=N{moved}{plugins}")
+        word = shlex.quote(f"resume={here}")
+        lines.append(f"go on      metvae infer {word} trainer.{summary['stopped']}=N{moved}{plugins}")
     return lines
 
 
