@@ -13,7 +13,6 @@ those of the values below that their signature asks for:
     step_size         a kernel's StepSize            proposal
 """
 
-import importlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from metvae_cli.data.base import Dataset, DatasetSource
 from metvae_cli.errors import ConfigError
-from metvae_cli.gate import check_targets, find_class
+from metvae_cli.gate import check_targets, find_class, import_plugins
 from metvae_cli.kernels.base import Proposal, ProposalFamily
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.models.vae import VAE
@@ -53,7 +52,7 @@ log = logging.getLogger(__name__)
 class Experiment(NamedTuple):
     """What a configuration describes. notes: things about it worth telling the user."""
 
-    learner: Learner
+    learner: Learner[VAE]
     settings: TrainerSettings
     seed: int
     device: torch.device
@@ -108,25 +107,23 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
 
 def check_config(config: Mapping[str, Any], plugins: Sequence[str]) -> tuple[Spine, TrainerSettings]:
     """What can be said without building: the gate, the spine and the trainer's settings."""
+    check_shape(config, SPINE_KEYS, GROUPS)
+    spine = call(Spine, {key: config[key] for key in SPINE_KEYS if key in config}, "")
+    import_plugins(spine.plugins, plugins)
+    check_targets(config, plugins)
+    return spine, call(TrainerSettings, config["trainer"], "trainer")
+
+
+def check_shape(config: Mapping[str, Any], keys: Sequence[str], groups: Sequence[str]) -> None:
+    """Raise ConfigError unless the configuration has these keys and groups at its top, and no others."""
     for name in config:
-        if name not in (*SPINE_KEYS, *GROUPS):
+        if name not in (*keys, *groups):
             raise ConfigError(f"{name}: unknown key at the top of the configuration")
-    for name in GROUPS:
+    for name in groups:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(
                 f"{name}={config.get(name)}: choose one; `metvae configs list {name}` shows which there are"
             )
-    spine = call(Spine, {key: config[key] for key in SPINE_KEYS if key in config}, "")
-    for name in spine.plugins:
-        if name not in plugins:
-            raise ConfigError(
-                f"plugins=[{name}]: stands in a file; a module of yours is used only if named on the command line: "
-                f"add plugins=[{','.join(spine.plugins)}] to it"
-            )
-    for name in plugins:
-        _import_plugin(name)
-    check_targets(config, plugins)
-    return spine, call(TrainerSettings, config["trainer"], "trainer")
 
 
 def build_model(
@@ -215,8 +212,9 @@ def build_sampler(config: Mapping[str, Any], plugins: Sequence[str]) -> Sampler:
 
 def construct(node: Mapping[str, Any], where: str, plugins: Sequence[str], wired: Mapping[str, Any]) -> object:
     """The object that a node with a `_target_` describes."""
-    if "_target_" not in node:
-        raise ConfigError(f"{where}._target_: must name the class to build")
+    if node.get("_target_") is None:
+        plain_chains = "; objective=none is for `metvae infer`" * (where == "objective")
+        raise ConfigError(f"{where}._target_: must name the class to build{plain_chains}")
     given = {key: value for key, value in node.items() if key != "_target_"}
     return call(find_class(node["_target_"], where, plugins), given, where, wired)
 
@@ -311,12 +309,3 @@ def data_of(folder: Path) -> dict[str, Any]:
     """What the manifest of a run says of its data: fingerprint and event_shape; empty if it says nothing."""
     found = read_manifest(folder).get("data")
     return found if isinstance(found, dict) and {"fingerprint", "event_shape"} <= found.keys() else {}
-
-
-def _import_plugin(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"plugins=[{name}]: there is no module {error.name}; is it on PYTHONPATH?") from None
-    except Exception as error:  # it is the user's code
-        raise ConfigError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: {error})") from error

@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "train": "fit a model: log, save checkpoints, evaluate; -m sweeps over several values",
         "evaluate": "log-likelihoods with error bars, diagnostics of sampler and latents",
         "sample": "pictures of a trained model: samples, reconstructions, chains, walks, in-painting",
+        "infer": "approximate a density without data, by variational inference or MCMC",
         "configs": "list, show or copy the choices that ship with metvae",
         "info": "versions, devices and data found: what a bug report needs",
     }

@@ -1,10 +1,10 @@
 """The gate on `_target_`: a configuration names classes, and only these may be named.
 
 Allowed are public classes that are defined in the parts of metvae_cli that hold components (data, models, kernels,
-objectives; not those that write files), or in a module that the user named in `plugins=[my_module]` on the command
-line. The rule is an exact match of module and class; there is no prefix match, so nothing that these modules import can
-be reached through them. Everything is checked before anything is built, in configurations from files, from the command
-line and from the directory of an earlier run alike.
+objectives, targets; not those that write files), or in a module that the user named in `plugins=[my_module]` on the
+command line. The rule is an exact match of module and class; there is no prefix match, so nothing that these modules
+import can be reached through them. Everything is checked before anything is built, in configurations from files, from
+the command line and from the directory of an earlier run alike.
 """
 
 import importlib
@@ -18,8 +18,25 @@ from metvae_cli.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 _PACKAGE = "metvae_cli"
-_PARTS = ("data", "models", "kernels", "objectives")
+_PARTS = ("data", "models", "kernels", "objectives", "targets")
 _FORBIDDEN = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
+
+
+def import_plugins(listed: Sequence[str], plugins: Sequence[str]) -> None:
+    """Import the user's modules. Raises ConfigError for one that a configuration lists and the command line does not.
+
+    Args:
+        listed: the `plugins` of a configuration, whatever file it comes from
+        plugins: modules that the user named on the command line
+    """
+    for name in listed:
+        if name not in plugins:
+            raise ConfigError(
+                f"plugins=[{name}]: stands in a file; a module of yours is used only if named on the command line: "
+                f"add plugins=[{','.join(listed)}] to it"
+            )
+    for name in plugins:
+        _import_plugin(name)
 
 
 def check_targets(config: Mapping[str, Any], plugins: Sequence[str]) -> None:
@@ -68,3 +85,12 @@ def _nodes(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     elif isinstance(value, list | tuple):
         for index, entry in enumerate(value):
             yield from _nodes(entry, f"{where}[{index}]")
+
+
+def _import_plugin(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"plugins=[{name}]: there is no module {error.name}; is it on PYTHONPATH?") from None
+    except Exception as error:  # it is the user's code
+        raise ConfigError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: {error})") from error

@@ -36,10 +36,15 @@ class Spine:
     resume: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed}: must lie between 0 and {2**32 - 1}")
+        check_seed(self.seed)
         if self.latent_dim < 1:
             raise ValueError(f"latent_dim={self.latent_dim}: must be at least 1")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError where a seed is out of range."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: must lie between 0 and {2**32 - 1}")
 
 
 def call(target: Callable[..., T], given: Mapping[str, Any], where: str, wired: Mapping[str, Any] | None = None) -> T:

@@ -27,6 +27,18 @@ TINY = (
     "trainer.test_samples=5",
     "trainer.test_data=20",
 )
+# What `metvae infer` measures, cut short.
+BRIEF = (
+    "evaluation.draws=64",
+    "evaluation.chains=2",
+    "evaluation.chain_draws=10",
+    "evaluation.warm_up=5",
+    "evaluation.walk=5",
+    "batch_size=8",
+    "epoch_iterations=4",
+    "trainer.max_epochs=2",
+    "trainer.device=cpu",
+)
 
 
 @contextmanager
@@ -57,6 +69,11 @@ def train(*words: str) -> int:
     return metvae("train", *TINY, *words)
 
 
+def infer(*words: str) -> int:
+    """`metvae infer` for a moment."""
+    return metvae("infer", *BRIEF, *words)
+
+
 def command(*words: str) -> list[str]:
     """The words that start metvae in a process of its own."""
     return [sys.executable, "-m", "metvae_cli.cli", *words]
@@ -79,7 +96,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-def configuration(*words: str) -> dict[str, Any]:
-    """The resolved configuration that `metvae train WORDS` would run."""
+def configuration(*words: str, command: str = "train") -> dict[str, Any]:
+    """The resolved configuration that `metvae train WORDS`, or another command, would run."""
     with own_globals(), initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return plain(compose("train", overrides=list(words)))
+        return plain(compose(command, overrides=list(words)))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from metvae_cli import build_inference as inference
 from metvae_cli.build import GROUPS, build_experiment
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.mnist import MNIST
@@ -23,13 +24,17 @@ from metvae_cli.training.optimizer import make_optimizer
 from metvae_cli.training.settings import TrainerSettings
 from tests.runs import configuration
 
-FILES = sorted(path for path in config_dir().glob("*/*.yaml") if path.parent.name in GROUPS)
+PLAIN = config_dir() / "objective" / "none.yaml"  # sets keys of two groups
+EVERY_GROUP = {*GROUPS, *inference.GROUPS}
+FILES = sorted(path for path in config_dir().glob("*/*.yaml") if path.parent.name in EVERY_GROUP and path != PLAIN)
 EXPERIMENTS = sorted(path.stem for path in config_dir().glob("experiment/*.yaml"))
+OF_INFERENCE = [name for name in EXPERIMENTS if name.startswith("infer_")]
 # What the program itself knows and hands to a constructor that asks for it.
 WIRED = {
     "prior": ("latent_dim", "encoder", "draw_data", "bounded"),
     "encoder": ("latent_dim", "event_shape", "visible_dim"),
     "decoder": ("latent_dim", "parameter_shape"),
+    "initial": ("latent_dim",),
     "sampler": ("latent_dim", "context_dim", "num_steps", "step_size"),
 }
 
@@ -124,8 +129,8 @@ def test_every_file_begins_with_a_line_that_describes_it(path: Path) -> None:
 
 def test_every_group_has_a_choice_and_every_folder_is_a_group() -> None:
     folders = {path.name for path in config_dir().iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "experiment", "hydra"}
-    assert {path.parent.name for path in FILES} == set(GROUPS)
+    assert folders == EVERY_GROUP | {"experiment", "hydra"}
+    assert {path.parent.name for path in FILES} == EVERY_GROUP
     assert len(EXPERIMENTS) >= 8
 
 
@@ -136,7 +141,7 @@ def tiny_mnist(self: MNIST) -> Dataset:
     return Dataset("mnist", parts[0], parts[1], parts[2], "binary")
 
 
-@pytest.mark.parametrize("name", ["", *EXPERIMENTS])
+@pytest.mark.parametrize("name", ["", *sorted({*EXPERIMENTS} - {*OF_INFERENCE})])
 def test_every_experiment_can_be_built_and_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MNIST, "load", tiny_mnist)
     words = [f"experiment={name}"] if name else []
@@ -147,10 +152,42 @@ def test_every_experiment_can_be_built_and_steps(name: str, monkeypatch: pytest.
     assert all(torch.isfinite(value) for value in batch_metrics(output, learner.model).values())
 
 
+@pytest.mark.parametrize("name", ["", *OF_INFERENCE])
+def test_every_experiment_of_inference_can_be_built_and_steps(name: str) -> None:
+    config = configuration(*([f"experiment={name}"] if name else []), "trainer.device=cpu", command="infer")
+    assert all(f"infer_{method.removeprefix('infer_')}" in OF_INFERENCE for method in config["methods"])
+    run = inference.build_inference(config, [], [])
+    if config["methods"] or run.learner is None:
+        return
+    output = run.learner.objective(run.model, run.sampler, run.model.blank(4))
+    output.loss.backward()
+    run.learner.optimizer.step()
+    assert all(torch.isfinite(value) for value in batch_metrics(output, run.model).values())
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_choice_composes(path: Path) -> None:
     group, choice = path.parent.name, path.stem
-    assert configuration(f"{group}={choice}")[group] == node_of(path)
+    command = "train" if group in GROUPS else "infer"
+    assert configuration(f"{group}={choice}", command=command)[group] == node_of(path)
+
+
+def test_every_key_of_infer_is_an_argument_and_the_other_way_round() -> None:
+    config = configuration(command="infer")
+    assert set(config) == {*inference.SPINE_KEYS, *inference.GROUPS, "evaluation"}
+    assert config["evaluation"].keys() == inspect.signature(inference.EvaluationSettings).parameters.keys()
+    check(inference.EvaluationSettings, config["evaluation"], "evaluation", {})
+    assert inspect.signature(inference.InferenceSpine).parameters.keys() == {*inference.SPINE_KEYS}
+
+
+def test_a_plain_chain_sets_keys_that_samplers_have_and_may_be_overruled() -> None:
+    node = node_of(PLAIN)
+    assert node.keys() == {"objective", "sampler"}
+    config = configuration("objective=none", "sampler=hmc", "sampler.acceptance=barker", command="infer")
+    assert config["objective"] == {"_target_": None}
+    assert config["sampler"].keys() == node_of(config_dir() / "sampler" / "hmc.yaml").keys()
+    assert config["sampler"]["acceptance"] == "barker"
+    assert config["sampler"]["step_size_rule"] == node["sampler"]["step_size_rule"]
 
 
 def test_a_small_model_runs_in_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Se
         except Exception as error:
             failures.append(error)
 
-    argv = _options_first(argv)
+    argv = _options_first(argv, config_name)
     # Jobs of a sweep may run in other processes: there the exception itself must reach Hydra.
     sweeps = any(word in _SWEEPS or word.startswith("hydra.mode=") for word in argv)
     entry = task if sweeps else single
@@ -67,7 +67,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Se
         raise failures[0]
 
 
-def _options_first(argv: Sequence[str]) -> list[str]:
+def _options_first(argv: Sequence[str], command: str) -> list[str]:
     """The words as Hydra's argparse takes them: it wants no option between two overrides.
 
     Raises:
@@ -76,13 +76,21 @@ def _options_first(argv: Sequence[str]) -> list[str]:
     parser = get_args_parser()
 
     def error(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `metvae help train` shows what may be said")
+        raise ConfigError(f"{message}; `metvae help {command}` shows what may be said")
 
     parser.error = error
     sweeps = [word for word in argv if word in _SWEEPS]
     words = [*sweeps[:1], *(word for word in argv if word not in _SWEEPS)]
     parser.parse_args(words)
     return words
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another configuration, inside of a job of Hydra's. Raises ConfigError."""
+    try:
+        return compose(config_name, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error, config_name, overrides)) from error
 
 
 def named_plugins() -> list[str]:
@@ -97,6 +105,13 @@ def plugins_in(overrides: Sequence[str]) -> list[str]:
         value = override.value()
         return [str(name) for name in value] if isinstance(value, list) else [str(value)]
     return []
+
+
+def typed_values(key: str, overrides: Sequence[str] | None = None) -> list[str]:
+    """The values that the command line, this job's if no other is given, sets a key to (and no file)."""
+    words = HydraConfig.get().overrides.task if overrides is None else overrides
+    chosen = [word for word in words if word.partition("=")[0].lstrip("+") == key]
+    return [str(override.value()) for override in OverridesParser.create().parse_overrides(chosen)]
 
 
 def output_folder() -> Path:

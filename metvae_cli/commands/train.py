@@ -6,9 +6,9 @@ What a run does is in `train_run.py`; it is imported late, so that help and miss
 import logging
 import logging.config
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,22 +26,31 @@ from metvae_cli.paths import config_dir, discard_run
 from metvae_cli.schema import did_you_mean
 from metvae_cli.tracking.run_directory import read_status, write_status
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
     """Train; returns the exit status."""
+    return start_or_resume("train", argv, task, resume)
+
+
+def start_or_resume(
+    command: str, argv: list[str], task: Callable[[DictConfig], Any], resume: Callable[[Path, Sequence[str]], Any]
+) -> int:
+    """Run a command that trains, new or on from where `resume=DIR` stopped; returns the exit status."""
     try:
         folder = override_value(argv, "resume")
         if folder == "":
-            raise ConfigError("resume=: names no directory; say resume=outputs/train/RUN, or leave it out")
+            raise ConfigError(f"resume=: names no directory; say resume=outputs/{command}/RUN, or leave it out")
         if folder is not None and folder != "null":
             resume(Path(folder), [word for word in argv if not word.startswith("resume=")])
         else:
             _refuse_used_directories(argv)
-            run_with_hydra(task, "train", argv)
+            run_with_hydra(task, command, argv)
     except Interrupted as interrupted:
-        print(f"metvae: stopped by {interrupted}; resume as said above", file=sys.stderr)
+        print(f"metvae: stopped by {interrupted}; what to do next is said above", file=sys.stderr)
         return 128 + interrupted.signum
     return 0
 
@@ -57,10 +66,23 @@ def task(config: DictConfig) -> float:
     from metvae_cli.commands.train_run import train
 
     folder = output_folder()
+    settings, experiment = built(
+        folder, "train.log", lambda: (plain(config), build_experiment(plain(config), named_plugins()))
+    )
+    store_words(config, folder)
+    return train(experiment, settings, folder)
+
+
+def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
+    """What `build` makes for a job of Hydra's, with word of its failure where that belongs.
+
+    Raises:
+        ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
+        RunError: a defect; its story is in the run's own log
+    """
     _refuse_used_directory(folder)
     try:
-        settings = plain(config)
-        experiment = build_experiment(settings, named_plugins())
+        return build()
     except ConfigError as error:
         if is_sweep():
             log.error("the run failed: %s", error)
@@ -72,9 +94,7 @@ def task(config: DictConfig) -> float:
         log.exception("the run failed")
         reason = f"{type(error).__name__}: {error}"
         write_status(folder, "failed", reason)
-        raise RunError(f"{reason} (the whole story: {folder / 'train.log'})") from error
-    store_words(config, folder)
-    return train(experiment, settings, folder)
+        raise RunError(f"{reason} (the whole story: {folder / log_name})") from error
 
 
 # Where data lie may change between a run and its resume; what they are may not.
@@ -94,38 +114,37 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
                 "of data that were moved"
             )
     changes = [word for word in overrides if not word.startswith("plugins=")]
-    config = _changed(stored_config(folder, "resume"), changes)
+    config = changed(stored_config(folder, "resume"), changes)
     content = load_checkpoint(folder / "checkpoints" / "last.pt")
     experiment = build_experiment(config, plugins_in(overrides))
     if (known := data_of(folder)) and known["fingerprint"] != experiment.learner.dataset.fingerprint():
         raise ConfigError(
             f"resume={folder}: the data are not those that the run was started with; put them back, or start a new run"
         )
-    _log_to(folder)
+    log_to(folder, "train.log")
     return train(experiment, config, folder, content)
 
 
-def _changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """The stored configuration with changed limits and intervals."""
-    changed = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes)))
-    given, moved = changed.get("trainer", {}), changed.get("dataset", {})
-    for key in moved:
-        if key not in config["dataset"]:
-            raise ConfigError(f"dataset.{key}: unknown key; this run's data are not named by one")
-    for key in given:
-        if key not in config["trainer"]:
-            known = [f"trainer.{name}" for name in config["trainer"]]
-            raise ConfigError(f"trainer.{key}: unknown key{did_you_mean(f'trainer.{key}', known)}")
-    if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
-        raise ConfigError("trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume")
-    dataset = {**config["dataset"], **moved}
-    return {**config, "dataset": dataset, "trainer": {**config["trainer"], **given}}
+def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The stored configuration with other values of keys that it has. changes: words like trainer.max_epochs=3."""
+    result = dict(config)
+    for group, given in cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).items():
+        for key in given:
+            if key not in config[group]:
+                known = [f"{group}.{name}" for name in config[group]]
+                raise ConfigError(f"{group}.{key}: unknown key{did_you_mean(f'{group}.{key}', known)}")
+        result[group] = {**config[group], **given}
+        if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
+            raise ConfigError(
+                "trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume"
+            )
+    return result
 
 
-def _log_to(folder: Path) -> None:
+def log_to(folder: Path, name: str) -> None:
     """The logging that Hydra sets up for a new run."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
-    OmegaConf.update(settings, "handlers.file.filename", str(folder / "train.log"))
+    OmegaConf.update(settings, "handlers.file.filename", str(folder / name))
     logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
 
 

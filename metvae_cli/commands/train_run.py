@@ -3,10 +3,10 @@
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import OmegaConf
@@ -28,6 +28,8 @@ from metvae_cli.tracking.tracker import RunTracker
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.trainer import Trainer
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 _TEST_SEED = 7_654_321
@@ -44,16 +46,49 @@ def train(
         Interrupted: a signal came; the state is saved
         RunError: failed; the reason is in the run's log and status
     """
+    dataset = experiment.learner.dataset
+    data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
+    summary = supervise(
+        folder,
+        folder / "train.log",
+        lambda run: run.write_manifest(config, str(experiment.device), data),
+        lambda interruption: _run(experiment, config, folder, content, interruption),
+        f"go on with: metvae train resume={folder}",
+    )
+    # Only now: whether anybody reads the table does not decide how the run went.
+    print_summary(summary, folder, config)
+    return summary["val/bound"]
+
+
+def supervise(
+    folder: Path,
+    log_file: Path,
+    begin: Callable[[RunDirectory], None],
+    work: Callable[[Interruption], T],
+    after_interrupt: str,
+) -> T:
+    """Do the work of a run in its directory, with its manifest and its status kept.
+
+    Args:
+        folder: the run's directory
+        log_file: where its log goes
+        begin: writes the manifest
+        work: given what to ask between iterations whether to stop
+        after_interrupt: what to say to a user who stopped it
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came
+        RunError: failed; the reason is in the run's log and status
+    """
     with RunDirectory(folder) as run, Interruption() as interruption:
-        dataset = experiment.learner.dataset
-        data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
-        run.write_manifest(config, str(experiment.device), data)
+        begin(run)
         run.write_status("running")
         try:
-            summary = _run(experiment, config, folder, content, interruption)
+            result = work(interruption)
         except Interrupted as interrupted:
             run.write_status("interrupted", str(interrupted))
-            log.warning("interrupted; go on with: metvae train resume=%s", folder)
+            log.warning("interrupted; %s", after_interrupt)
             raise
         except KeyboardInterrupt:
             run.write_status("interrupted", "second signal; the state is that of the last checkpoint")
@@ -61,11 +96,9 @@ def train(
         except Exception as error:
             run.write_status("failed", f"{type(error).__name__}: {error}")
             log.exception("the run failed")
-            raise RunError(f"{error} (the whole story: {folder / 'train.log'})") from error
+            raise RunError(f"{error} (the whole story: {log_file})") from error
         run.write_status("finished")
-    # Only now: whether anybody reads the table does not decide how the run went.
-    print_summary(summary, folder, config)
-    return summary["val/bound"]
+    return result
 
 
 def _run(
@@ -88,9 +121,9 @@ def _run(
         trainer = Trainer(learner, settings, experiment.seed, folder / "checkpoints", tracker, interruption)
         _announce(experiment, trainer, folder)
         if content is not None:
-            _restore(trainer, content)
+            restore(trainer, content)
         else:
-            _describe(board, config, learner.sampler.num_steps)
+            describe(board, config, learner.sampler.num_steps, ("reconstruction", "kl"))
         reason = trainer.fit()
         trainer.load_weights("best.pt")
         test = test_log_likelihood(experiment, interruption)
@@ -123,7 +156,7 @@ def _announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
     )
 
 
-def _restore(trainer: Trainer, content: dict[str, Any]) -> None:
+def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     """Go on from a checkpoint. Raises RunError where it is not one of this configuration."""
     try:
         trainer.restore(content)
@@ -224,13 +257,13 @@ def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
     return draw
 
 
-def _describe(board: Board, config: Mapping[str, Any], num_steps: int) -> None:
+def describe(board: Board, config: Mapping[str, Any], num_steps: int, terms: Sequence[str]) -> None:
     """What TensorBoard shows beside curves: the configuration, the command line, and which curves share axes."""
     text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     board.text("config", "\n".join(f"    {line}" for line in text.splitlines()))
     board.text("command", f"    {' '.join(sys.argv)}")
     steps = range(1, num_steps + 1)
-    layout = {"bound": ["train/bound", "val/bound"], "terms": ["val/reconstruction", "val/kl"]}
+    layout = {"bound": ["train/bound", "val/bound"], "terms": [f"val/{term}" for term in terms]}
     if num_steps:
         layout["acceptance per step"] = [f"train/accept_{k}" for k in steps]
         layout["step size per step"] = [f"step_size/{k}" for k in steps]

@@ -31,6 +31,12 @@ def positive(raw: Tensor) -> Tensor:
     return softplus(raw + _UNIT_SCALE) + _SMALLEST_SCALE
 
 
+def raw_scale(scale: float) -> float:
+    """What `positive` turns into a scale: its inverse."""
+    value = scale - _SMALLEST_SCALE
+    return value + math.log(-math.expm1(-value)) - _UNIT_SCALE
+
+
 def mean_field_gaussian(output: Tensor) -> Independent:
     """A network's output (..., 2 D), the means beside the raw scales -> distribution over (D,), batch shape (...,)."""
     mean, raw = output.chunk(2, -1)

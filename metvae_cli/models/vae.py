@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from metvae_cli.densities import LogDensity
+from metvae_cli.densities import LogDensity, Point
+from metvae_cli.models.base import TrainedModel
 
 
 class Prior(Protocol):
@@ -48,7 +49,7 @@ class Likelihood(Protocol):
         ...
 
 
-class VAE(nn.Module):
+class VAE(TrainedModel):
     """Prior, encoder, decoder and likelihood.
 
     Args:
@@ -112,6 +113,14 @@ class VAE(nn.Module):
         """Parameters of p(x, z)."""
         for part in (self.prior, self.decoder, self.likelihood):
             yield from cast(nn.Module, part).parameters()
+
+    def terms(self, initial: Point, final: Point, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
+        """reconstruction: log p(x | z_K); kl: log q(z_0 | x) - log p(z_0)."""
+        reconstruction = (final.log_final - self.prior.log_prob(final.z)) / likelihood_weight
+        return {
+            "reconstruction": reconstruction.mean(),
+            "kl": (initial.log_initial - self.prior.log_prob(initial.z)).mean(),
+        }
 
     def generate(self, count: int, device: torch.device) -> Tensor:
         """Means of p(x | z) for `count` draws of the prior, (count, *event)."""

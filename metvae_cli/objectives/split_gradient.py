@@ -82,6 +82,8 @@ def end_with_graph(drawn: Draw) -> Point:
 
 def carrier(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """A scalar of value 0 whose gradient in `parameters`, and in nothing else, is that of `loss`."""
+    if not parameters:  # as those of a density that is not learned
+        return loss.new_zeros(())
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     total = loss.new_zeros(())
     for parameter, gradient in zip(parameters, gradients, strict=True):

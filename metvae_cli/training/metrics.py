@@ -7,26 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.models.vae import VAE
+from metvae_cli.models.base import TrainedModel
 from metvae_cli.objectives.base import ObjectiveOutput
 
 
 @torch.no_grad()
-def batch_metrics(output: ObjectiveOutput, model: VAE, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
+def batch_metrics(output: ObjectiveOutput, model: TrainedModel, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
     """Means over a batch, each (); nats per datum where they are log-quantities.
 
     bound: the objective's bound on log p(x)
-    reconstruction: log p(x | z_K)       kl: log q(z_0 | x) - log p(z_0)
+    the terms of the model, for an auto-encoder `reconstruction` and `kl`
     log_weight_variance: over the S chains of a datum (0 for one)
     effective_samples: (sum w)^2 / sum w^2, between 1 and S
     accept_k: acceptance probability of step k; moved_k, divergent_k: shares of moves made and of divergences
     """
-    log_prior = model.prior.log_prob(output.final.z)
     weights = output.log_weights
     metrics = {
         "bound": output.bound.mean(),
-        "reconstruction": ((output.final.log_final - log_prior) / likelihood_weight).mean(),
-        "kl": (output.initial.log_initial - model.prior.log_prob(output.initial.z)).mean(),
+        **model.terms(output.initial, output.final, likelihood_weight),
         "log_weight_variance": weights.var(0, unbiased=False).mean(),
         "effective_samples": (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp().mean(),
     }

@@ -3,22 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from metvae_cli.data.base import Dataset
 from metvae_cli.kernels.adaptation import Adaptation
-from metvae_cli.models.vae import VAE
+from metvae_cli.models.base import TrainedModel
 from metvae_cli.objectives.base import Objective
 from metvae_cli.samplers.chain import Sampler
 
+M = TypeVar("M", bound=TrainedModel, covariant=True)
 
-class Learner(NamedTuple):
+
+class Learner(NamedTuple, Generic[M]):
     """Everything that training changes or reads."""
 
-    model: VAE
+    model: M
     sampler: Sampler
     objective: Objective
     dataset: Dataset

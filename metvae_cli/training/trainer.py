@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from metvae_cli.data.base import Split, epoch_order
 from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.models.base import TrainedModel
 from metvae_cli.samplers.assembly import step_sizes
 from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
 from metvae_cli.training.interruption import Interruption
@@ -54,7 +55,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Learner[TrainedModel],
         settings: TrainerSettings,
         seed: int,
         folder: Path,
