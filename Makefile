@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format clean
+.PHONY: help setup train test test-slow check format gallery clean
 
 help: ## print this list
 	@echo 'usage: make TARGET [VARIABLE=VALUE ...]'
@@ -52,6 +52,9 @@ check: setup ## check style and types
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+gallery: setup ## make the pictures of docs/gallery.md anew
+	@docs/gallery.sh
 
 clean: ## remove .venv, caches and built packages; outputs/ and data/ stay
 	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from metvae_cli.data.base import require_at_least
 from metvae_cli.data.blank import blank_dataset
 from metvae_cli.errors import ConfigError
 from metvae_cli.evaluation.inference import EvaluationSettings
+from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.gate import check_targets, find_class, import_plugins
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.models.inference import Inference, Initial
@@ -197,8 +198,3 @@ def check_plain(config: Mapping[str, Any], sampler: Sampler) -> list[str]:
             "dual_averaging moves them to sampler.target_accept"
         )
     return notes
-
-
-def can_run_long(sampler: Sampler) -> bool:
-    """Whether the kernels may be applied over and over: each move undoes itself, so that a test can correct it."""
-    return sampler.num_steps > 0 and all(kernel.proposal.is_reversible for kernel in sampler.steps)

@@ -20,6 +20,7 @@ import torch
 
 from metvae_cli import cli
 from metvae_cli.data import mnist
+from tests.runs import BRIEF
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["trainer.max_epochs=1", "trainer.test_samples=5"]
@@ -37,6 +38,7 @@ MEASURES = {
         "latent.data=50",
     ],
     "sample": ["data=2"],
+    "infer": list(BRIEF),
 }
 
 
@@ -72,6 +74,8 @@ def folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shipped = (ROOT / "configs" / "sampler" / "random_walk.yaml").read_text()
     mine = shipped.replace("metvae_cli.kernels.random_walk.RandomWalk", "my_kernels.MyWalk")
     (data / "sampler" / "my_kernel.yaml").write_text(mine)
+    density = "def log_prob(z):\n    return -0.5 * z.square().sum(-1)\n"
+    (data / "my_density.py").write_text(density)
     np.save(data / "x.npy", np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
     monkeypatch.syspath_prepend(str(data))
     monkeypatch.chdir(place)

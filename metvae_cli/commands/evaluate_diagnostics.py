@@ -11,6 +11,7 @@ from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, list
 from metvae_cli.evaluation import sampler_diagnostics as diagnostics
 from metvae_cli.evaluation.importance import importance_sampling
 from metvae_cli.evaluation.latent_quality import Encoded, active_units, distance_to_prior, encode, linear_probe
+from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.posterior_pictures import posterior_densities
 from metvae_cli.evaluation.sampler_diagnostics import ChainDiagnostics, Remaining, StepDiagnostics
 from metvae_cli.evaluation.streams import stream, stream_seed
@@ -27,7 +28,7 @@ def sampler(work: Workplace) -> Outcome:
     """Steps, long chains, and what separates q_0 and q_K from long reference chains."""
     trained = copy.deepcopy(work.run.sampler).to(work.frozen.dtype).requires_grad_(False)
     steps_outcome = _of_steps(work, trained) if trained.num_steps else Outcome({}, [])
-    chains_outcome = _of_chains(work, trained) if diagnostics.can_run_long(trained) else Outcome({}, [])
+    chains_outcome = _of_chains(work, trained) if can_run_long(trained) else Outcome({}, [])
     reference_outcome = _of_reference(work, trained)
     parts = (steps_outcome, chains_outcome, reference_outcome)
     return Outcome(

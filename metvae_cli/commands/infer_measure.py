@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metvae_cli.build_inference import InferenceRun, can_run_long
+from metvae_cli.build_inference import InferenceRun
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import (
     approximate,
@@ -19,6 +19,7 @@ from metvae_cli.evaluation.inference import (
     describe_chains,
     long_chains,
 )
+from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.walk import record_walk
 from metvae_cli.samplers.assembly import make_adaptations, step_sizes
 from metvae_cli.tracking.console import progress

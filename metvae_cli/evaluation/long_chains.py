@@ -32,6 +32,14 @@ class LongChains(NamedTuple):
         return self.draws.transpose(0, 1)
 
 
+def can_run_long(sampler: Sampler) -> bool:
+    """Whether the kernels may be applied over and over: each move undoes itself, so that there is a law to converge to.
+
+    Of unadjusted kernels it is not the target, but nearer to it for shorter steps.
+    """
+    return sampler.num_steps > 0 and all(kernel.proposal.is_reversible for kernel in sampler.steps)
+
+
 @torch.no_grad()
 def run_long_chains(
     sampler: Sampler,

@@ -87,11 +87,6 @@ def path_as_trained(model: Model, sampler: Sampler, x: Tensor) -> AnnealedPath:
     return make_path(posterior, posterior.log_prob, target_of_moves(model, sampler, x, 1.0), sampler)
 
 
-def can_run_long(sampler: Sampler) -> bool:
-    """Whether its kernels, applied over and over, have a law to converge to (a biased one, if they are unadjusted)."""
-    return sampler.num_steps > 0 and all(kernel.proposal.is_reversible for kernel in sampler.steps)
-
-
 @torch.no_grad()
 def diagnose_steps(model: Model, sampler: Sampler, x: Tensor, num_samples: int) -> StepDiagnostics:
     """Run S chains for each datum from q_0 and look at every step."""

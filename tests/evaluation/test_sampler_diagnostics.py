@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.sampler_diagnostics import (
-    can_run_long,
     compare_with_reference,
     diagnose_chains,
     diagnose_steps,
