@@ -28,6 +28,18 @@ from metvae_cli.training.interruption import Interruption
 
 log = logging.getLogger(__name__)
 
+# What stands beside the results in evaluation.json, and makes no curve.
+_SETTINGS = (
+    "data",
+    "repeats",
+    "num_samples",
+    "num_temperatures",
+    "num_chains",
+    "num_leapfrog",
+    "num_draws",
+    "latent_dim",
+)
+
 _ESTIMATORS: Mapping[str, Callable[[Workplace], Outcome | None]] = {
     "importance": evaluate_likelihood.importance,
     "ais": evaluate_likelihood.ais,
@@ -103,9 +115,11 @@ def _run(
                 rows += outcome.rows
                 results["agreement"] = _agreement(columns)
                 _write(folder, results, columns, simulated)
-                board.scalars(run.iteration, _scalars(name, outcome.results))
+                _show(board, run.iteration, name, outcome)
                 write_pictures(folder, board, outcome.images, run.iteration)
-    return results, [*rows, *_agreement_rows(results["agreement"])]
+        rows += _agreement_rows(results["agreement"])
+        board.text("evaluation", "\n".join(["| quantity | value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]))
+    return results, rows
 
 
 def _head(run: LoadedRun, request: Request, split: Split, chosen: Tensor) -> dict[str, Any]:
@@ -186,9 +200,18 @@ def _write_columns(path: Path, columns: Mapping[str, PerDatum]) -> None:
         writer.writerows([number, *(column.get(number, "") for column in cells.values())] for number in numbers)
 
 
-def _scalars(name: str, results: Mapping[str, Any]) -> dict[str, float]:
-    flat = flatten(results, f"{name}/").items()
-    return {key: float(value) for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)}
+def _show(board: Board, step: int, name: str, outcome: Outcome) -> None:
+    """The numbers of one part in TensorBoard: those that were measured, not those that were asked for."""
+    flat = flatten(outcome.results, f"evaluate/{name}/").items()
+    measured = {key: value for key, value in flat if key.rpartition("/")[2].rpartition(".")[2] not in _SETTINGS}
+    numbers = {key: float(value) for key, value in measured.items() if _is_number(value)}
+    board.scalars(step, numbers)
+    for column, (_, values) in {**outcome.columns, **outcome.simulated}.items():
+        board.histogram(step, f"evaluate/per_datum/{column}", values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _headline(estimators: Mapping[str, Any]) -> float | None:

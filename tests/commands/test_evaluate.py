@@ -89,10 +89,12 @@ def test_it_says_everything_and_leaves_the_run_alone(run: Path, here: Path, caps
 def test_tensorboard_has_the_numbers_at_the_iteration_of_the_checkpoint(run: Path, here: Path) -> None:
     results = evaluate(run, "E", "estimators=[importance]", "diagnostics=[sampler]")
     events = EventAccumulator("E").Reload()
-    (point,) = events.Scalars("importance/nats")
+    (point,) = events.Scalars("evaluate/importance/nats")
     assert point.value == pytest.approx(results["estimators"]["importance"]["nats"], rel=1e-6)
     assert point.step == results["iteration"] > 0
     assert events.Tags()["images"] == ["images/posteriors"]
+    assert "evaluate/per_datum/importance" in events.Tags()["histograms"]
+    assert not any("num_samples" in tag for tag in events.Tags()["scalars"])
 
 
 def test_it_is_the_number_that_training_ended_with(run: Path, here: Path) -> None:
