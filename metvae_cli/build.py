@@ -43,7 +43,7 @@ from metvae_cli.training.optimizer import make_optimizer
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner
 
-SPINE_KEYS = ("seed", "latent_dim", "plugins", "resume")
+SPINE_KEYS = ("seed", "latent_dim", "plugins", "resume", "sweep")
 GROUPS = ("dataset", "prior", "encoder", "decoder", "likelihood", "sampler", "objective", "optimizer", "trainer")
 
 log = logging.getLogger(__name__)

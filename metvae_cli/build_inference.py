@@ -4,7 +4,7 @@ What is wired: `latent_dim`, the target's `dim`, into q_0 and the sampler. Every
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,7 +21,7 @@ from metvae_cli.models.inference import Inference, Initial
 from metvae_cli.objectives.base import Objective
 from metvae_cli.samplers.assembly import make_adaptations
 from metvae_cli.samplers.chain import Sampler
-from metvae_cli.schema import call, check_seed, shown
+from metvae_cli.schema import SweepKeys, call, check_seed, shown
 from metvae_cli.targets.base import Target
 from metvae_cli.targets.python import PythonDensity
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
@@ -29,7 +29,7 @@ from metvae_cli.training.optimizer import make_optimizer
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner
 
-SPINE_KEYS = ("seed", "batch_size", "epoch_iterations", "methods", "plugins", "resume")
+SPINE_KEYS = ("seed", "batch_size", "epoch_iterations", "methods", "plugins", "resume", "sweep")
 GROUPS = ("target", "initial", "sampler", "objective", "optimizer", "trainer")
 
 
@@ -44,6 +44,7 @@ class InferenceSpine:
         methods: experiments to run one after another and to show side by side; empty for a single run
         plugins: the user's modules whose public classes may stand in `_target_`
         resume: directory of a run to go on with, or null
+        sweep: what is said about a whole sweep: `SweepKeys`
 
     Raises:
         ValueError: a number is out of range
@@ -55,9 +56,11 @@ class InferenceSpine:
     methods: Sequence[str] = ()
     plugins: Sequence[str] = ()
     resume: str | None = None
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        call(SweepKeys, self.sweep, "sweep")
         require_at_least(1, batch_size=self.batch_size, epoch_iterations=self.epoch_iterations)
 
 

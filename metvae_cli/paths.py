@@ -1,8 +1,11 @@
 """Where things lie on disk."""
 
+import shutil
 from pathlib import Path
 
 from metvae_cli.errors import ConfigError
+
+_OF_A_SWEEP = ("multirun.yaml", "sweep.json")
 
 
 def config_dir() -> Path:
@@ -32,10 +35,20 @@ def discard_run(folder: Path) -> None:
     _remove_empty(folder)
 
 
+def discard_attempt(folder: Path) -> None:
+    """Remove what would stand in the way of a job that is run anew; its log and its manifest are added to."""
+    (folder / "status.json").unlink(missing_ok=True)
+    for events in folder.glob("events.out.tfevents.*"):
+        events.unlink()
+    for method in [path.parent for path in folder.glob("*/.hydra")]:
+        shutil.rmtree(method)
+
+
 def discard_sweep(folder: Path) -> None:
     """Remove the directory of a sweep that was refused before its first job; it stays if a job has been there."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
-        (folder / "multirun.yaml").unlink(missing_ok=True)
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= set(_OF_A_SWEEP):
+        for name in _OF_A_SWEEP:
+            (folder / name).unlink(missing_ok=True)
         _remove_empty(folder)
 
 

@@ -8,7 +8,7 @@ import difflib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from metvae_cli.errors import ConfigError
@@ -25,6 +25,7 @@ class Spine:
         latent_dim: D
         plugins: the user's modules whose public classes may stand in `_target_`
         resume: directory of a run to go on with, or null
+        sweep: what is said about a whole sweep: `SweepKeys`
 
     Raises:
         ValueError: a number is out of range
@@ -34,11 +35,31 @@ class Spine:
     latent_dim: int
     plugins: Sequence[str] = ()
     resume: str | None = None
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        call(SweepKeys, self.sweep, "sweep")
         if self.latent_dim < 1:
             raise ValueError(f"latent_dim={self.latent_dim}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class SweepKeys:
+    """The keys of the node `sweep`.
+
+    Args:
+        resume: directory of a sweep to go on with, or null
+
+    Raises:
+        ValueError: it reached a job, which it does only from a file
+    """
+
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume is not None:
+            raise ValueError(f"resume={self.resume}: belongs on the command line, and not into a file")
 
 
 def check_seed(seed: int) -> None:

@@ -7,7 +7,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from metvae_cli.commands.hydra_entry import named_plugins, output_folder, run_with_hydra
+from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder
+from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError, Interrupted
 from metvae_cli.paths import discard_run
 
@@ -15,11 +16,10 @@ from metvae_cli.paths import discard_run
 def main(argv: list[str]) -> int:
     """Evaluate; returns the exit status."""
     try:
-        run_with_hydra(task, "evaluate", argv)
+        return run_or_sweep("evaluate", argv, task)
     except Interrupted as interrupted:
         print(f"metvae: stopped by {interrupted}; what was done by then is kept", file=sys.stderr)
         return 128 + interrupted.signum
-    return 0
 
 
 def task(config: DictConfig) -> float | None:
@@ -34,6 +34,7 @@ def task(config: DictConfig) -> float | None:
         request = read_request(settings)
         run = load_run(request.run, request.checkpoint, request.device, named_plugins(), request.general.threads)
     except ConfigError:
-        discard_run(folder)
+        if not is_sweep():
+            discard_run(folder)
         raise
     return evaluate(run, request, settings, folder)

@@ -24,7 +24,7 @@ from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import RunDirectory, write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
 from metvae_cli.training.device import set_threads
-from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.interruption import STOP_FILE, Interruption
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
         Interrupted: a signal came; what was done by then is kept
         RunError: failed; the reason is in the log and the status
     """
-    with RunDirectory(folder) as directory, Interruption() as interruption:
+    with RunDirectory(folder) as directory, Interruption(folder.parent / STOP_FILE) as interruption:
         split = _split(run, request)
         data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
         directory.write_manifest(config, str(run.device), data)

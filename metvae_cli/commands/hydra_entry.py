@@ -16,20 +16,26 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metvae_cli.errors import ConfigError
-from metvae_cli.paths import config_dir, discard_sweep
+from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
 
-_SWEEPS = ("-m", "--multirun")
+SWEEPS = ("-m", "--multirun")
+_LAUNCHERS = (
+    "joblib",
+    "submitit_local",
+    "submitit_slurm",
+)  # come with hydra-joblib-launcher and hydra-submitit-launcher
 
 
-def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
-    """Compose `configs/<config_name>.yaml` with the overrides and call `task`, once or, with -m, once per job.
+def run_once(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
+    """Compose `configs/<config_name>.yaml` with the overrides and call `task`.
 
     Raises:
         ConfigError: an override that cannot be composed; nothing has been written then
@@ -45,29 +51,69 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str, argv: Se
         except Exception as error:
             failures.append(error)
 
-    argv = _options_first(argv, config_name)
-    # Jobs of a sweep may run in other processes: there the exception itself must reach Hydra.
-    sweeps = any(word in _SWEEPS or word.startswith("hydra.mode=") for word in argv)
-    entry = task if sweeps else single
+    with stamped():
+        run_with_hydra(single, config_name, argv)
+    if failures:
+        raise failures[0]
+
+
+def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
+    """Let Hydra compose and call `entry`, once or, with -m, once per job, from inside of `stamped`.
+
+    Raises:
+        ConfigError: an override that cannot be composed
+        whatever `entry` raises
+    """
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
-    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}_{os.getpid()}"
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
-    with _environment(METVAE_STAMP=stamp, HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv):
+    with _environment(HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv):
         try:
             application()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            discard_sweep(Path("outputs", config_name, stamp))
             raise ConfigError(_one_line(error, config_name, argv)) from error
         except BrokenPipeError:
             raise
         except OSError as error:
             reason = f"cannot be written ({error.strerror}); choose another directory"
             raise ConfigError(f"{error.filename}: {reason}") from error
-    if failures:
-        raise failures[0]
 
 
-def _options_first(argv: Sequence[str], command: str) -> list[str]:
+@contextmanager
+def stamped() -> Iterator[None]:
+    """Inside, METVAE_STAMP names directories of this start alone."""
+    with _environment(METVAE_STAMP=f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}_{os.getpid()}"):
+        yield
+
+
+def composed_for_sweep(command: str, options: Sequence[str], words: Sequence[str]) -> tuple[list[Override], DictConfig]:
+    """The overrides of a sweep, and its configuration with Hydra's own node, at the first value of each.
+
+    Raises:
+        ConfigError: it cannot be composed
+    """
+    given = get_args_parser().parse_args(list(options))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+            found = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
+            firsts = [word for override in overrides for word in _first(override)]
+            name = given.config_name or command
+            return overrides, compose(name, overrides=[*found, *firsts], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error, command, words)) from error
+
+
+def _first(override: Override) -> list[str]:
+    """One override that a job could have; none where that is for a sweeper to say."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    values = [next(iter(override.sweep_string_iterator()))] if override.is_discrete_sweep() else []
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def options_first(argv: Sequence[str], command: str) -> list[str]:
     """The words as Hydra's argparse takes them: it wants no option between two overrides.
 
     Raises:
@@ -79,8 +125,8 @@ def _options_first(argv: Sequence[str], command: str) -> list[str]:
         raise ConfigError(f"{message}; `metvae help {command}` shows what may be said")
 
     parser.error = error
-    sweeps = [word for word in argv if word in _SWEEPS]
-    words = [*sweeps[:1], *(word for word in argv if word not in _SWEEPS)]
+    sweeps = [word for word in argv if word in SWEEPS]
+    words = [*sweeps[:1], *(word for word in argv if word not in SWEEPS)]
     parser.parse_args(words)
     return words
 
@@ -143,6 +189,8 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
     text = str(error)
     if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
         group, choice = missing.groups()
+        if group == "hydra/launcher" and choice in _LAUNCHERS:
+            return f"hydra/launcher={choice}: is not installed; pip install 'metvae[sweep]'"
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"{group}={choice}: no such choice{did_you_mean(choice, options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):

@@ -9,10 +9,11 @@ import numpy as np
 from omegaconf import DictConfig
 
 from metvae_cli.build import LoadedRun, load_run, plain
-from metvae_cli.commands.hydra_entry import named_plugins, output_folder, run_with_hydra
+from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder
 from metvae_cli.commands.sample_choice import chosen
 from metvae_cli.commands.sample_pictures import Picture, draw
 from metvae_cli.commands.sample_request import PictureName, Request
+from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import discard_run
 from metvae_cli.schema import call
@@ -22,8 +23,7 @@ from metvae_cli.tracking.tensorboard import Board
 
 def main(argv: list[str]) -> int:
     """Draw; returns the exit status."""
-    run_with_hydra(task, "sample", argv)
-    return 0
+    return run_or_sweep("sample", argv, task)
 
 
 def task(config: DictConfig) -> None:
@@ -34,7 +34,8 @@ def task(config: DictConfig) -> None:
         run = load_run(Path(str(request.run)), request.checkpoint, request.device, named_plugins())
         names = chosen(run, request)
     except ConfigError:
-        discard_run(folder)
+        if not is_sweep():
+            discard_run(folder)
         raise
     sample(run, request, names, folder)
 

@@ -18,9 +18,9 @@ from metvae_cli.commands.hydra_entry import (
     output_folder,
     override_value,
     plugins_in,
-    run_with_hydra,
     store_words,
 )
+from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import config_dir, discard_run
 from metvae_cli.schema import did_you_mean
@@ -47,8 +47,8 @@ def start_or_resume(
         if folder is not None and folder != "null":
             resume(Path(folder), [word for word in argv if not word.startswith("resume=")])
         else:
-            _refuse_used_directories(argv)
-            run_with_hydra(task, command, argv)
+            _refuse_named_directory(argv)
+            return run_or_sweep(command, argv, task, resume)
     except Interrupted as interrupted:
         print(f"metvae: stopped by {interrupted}; what to do next is said above", file=sys.stderr)
         return 128 + interrupted.signum
@@ -83,11 +83,8 @@ def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
     _refuse_used_directory(folder)
     try:
         return build()
-    except ConfigError as error:
-        if is_sweep():
-            log.error("the run failed: %s", error)
-            write_status(folder, "failed", str(error))
-        else:
+    except ConfigError:
+        if not is_sweep():
             discard_run(folder)
         raise
     except Exception as error:  # a defect, ours or of a class of the user's: its story is told in the run's own log
@@ -157,12 +154,8 @@ def _refuse_used_directory(folder: Path) -> None:
         )
 
 
-def _refuse_used_directories(argv: Sequence[str]) -> None:
-    """The same before anything is composed, for the directories that the command line names outright."""
-    for key, pattern in (("hydra.run.dir", "status.json"), ("hydra.sweep.dir", "*/status.json")):
-        value = override_value(argv, key)
-        if value and "${" not in value and any(Path(value).glob(pattern)):
-            status = read_status(Path(value)).get("status", "earlier runs are there")
-            raise ConfigError(
-                f"{key}={value}: holds a run already ({status}); choose another directory, or resume={value}"
-            )
+def _refuse_named_directory(argv: Sequence[str]) -> None:
+    """The same before anything is composed, for a directory that the command line names outright."""
+    value = override_value(argv, "hydra.run.dir")
+    if value and "${" not in value:
+        _refuse_used_directory(Path(value))

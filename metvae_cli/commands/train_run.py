@@ -25,7 +25,7 @@ from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
-from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.interruption import STOP_FILE, Interruption
 from metvae_cli.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def supervise(
         Interrupted: a signal came
         RunError: failed; the reason is in the run's log and status
     """
-    with RunDirectory(folder) as run, Interruption() as interruption:
+    with RunDirectory(folder) as run, Interruption(folder.parent / STOP_FILE) as interruption:
         begin(run)
         run.write_status("running")
         try:

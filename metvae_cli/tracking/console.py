@@ -19,7 +19,9 @@ class ConsoleHandler(logging.Handler):
     """Log lines above the progress bar; lines are not wrapped or coloured."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; a traceback goes to the run's own log only."""
+        """Print one record. What has a traceback goes to the run's own log only; what follows from it has a line."""
+        if record.exc_info:
+            return
         console().print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -26,12 +26,17 @@ class RunDirectory:
         run.write_manifest(config, device="cpu")
         run.write_status("finished")
 
+    Args:
+        path: the directory
+        key: what the user sets to choose it, for messages
+
     Raises:
         ConfigError: another living process owns it, or it cannot be written
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
         self.path = path
+        self._key = key
         self._lock = path / ".lock"
 
     def __enter__(self) -> "RunDirectory":
@@ -39,7 +44,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
         except OSError as error:
-            raise ConfigError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from None
+            raise ConfigError(f"{self._key}={self.path}: cannot be written ({error.strerror})") from None
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,8 +61,15 @@ class RunDirectory:
                 if self._owner_is_gone():
                     self._lock.unlink(missing_ok=True)
         raise ConfigError(
-            f"hydra.run.dir={self.path}: in use by another run ({self._lock.read_text()}); choose another directory"
+            f"{self._key}={self.path}: in use by another run ({self._lock.read_text()}); choose another directory"
         )
+
+    def holder(self) -> str:
+        """Host and process id of another process that owns it, as far as this machine can tell; empty if none does."""
+        try:
+            return "" if self._owner_is_gone() else self._lock.read_text()
+        except FileNotFoundError:
+            return ""
 
     def _owner_is_gone(self) -> bool:
         """True only for a process of this machine that no longer lives."""

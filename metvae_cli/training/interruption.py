@@ -1,11 +1,16 @@
 """Ctrl-C and SIGTERM: finish the iteration, save, and leave with the right exit status."""
 
 import signal
+import time
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from metvae_cli.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# In the directory of a sweep: the number of the signal that its jobs, wherever they run, are to take as their own.
+STOP_FILE = ".stop"
+_LOOK_EVERY = 0.5  # seconds
 
 
 class Interruption:
@@ -13,10 +18,15 @@ class Interruption:
 
     with Interruption() as interruption:
         ...                                  # interruption.signum is not None once a signal came
+
+    Args:
+        stop: a file that stands for a signal as soon as it exists
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Path | None = None) -> None:
         self.signum: int | None = None
+        self._stop = stop
+        self._looked = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -31,6 +41,9 @@ class Interruption:
 
     def check(self) -> None:
         """Raise Interrupted if a signal came."""
+        if self._stop is not None and self.signum is None and time.monotonic() - self._looked > _LOOK_EVERY:
+            self._looked = time.monotonic()
+            self.signum = asked_to_stop(self._stop)
         if self.signum is not None:
             raise Interrupted(self.signum)
 
@@ -43,3 +56,11 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
         self._previous.clear()
+
+
+def asked_to_stop(stop: Path) -> int | None:
+    """The number of the signal in such a file; None if there is none."""
+    try:
+        return int(stop.read_text() or signal.SIGTERM)
+    except FileNotFoundError:
+        return None

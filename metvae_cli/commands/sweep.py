@@ -1,0 +1,132 @@
+"""A command once or, with -m, in a sweep: several jobs of which none depends on another's fate.
+
+The table at the end, and what a sweep that goes on has left to do, come from the files in the directories of the jobs:
+neither depends on which launcher ran them, or on this process having lived through all of them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from metvae_cli.commands.hydra_entry import options_first, override_value, run_once, run_with_hydra, stamped
+from metvae_cli.commands.sweep_job import SweepJob, this_process
+from metvae_cli.commands.sweep_plan import SweepPlan, plan_sweep
+from metvae_cli.commands.sweep_table import print_sweep, standing
+from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.paths import discard_sweep
+from metvae_cli.tracking.run_directory import RunDirectory
+from metvae_cli.training.interruption import STOP_FILE, Interruption
+
+Task = Callable[[DictConfig], Any]
+Resume = Callable[[Path, Sequence[str]], Any]
+
+
+def run_or_sweep(command: str, argv: Sequence[str], task: Task, resume: Resume | None = None) -> int:
+    """Run a command as the words say; returns the exit status.
+
+    Args:
+        command: train, infer, ...
+        argv: the words after it
+        task: starts a run from a configuration
+        resume: goes on with the run in a directory; None where a run has no checkpoints
+
+    Raises:
+        ConfigError: cannot be done; nothing is left behind
+        RunError: a single run failed, or the launcher of a sweep did
+        Interrupted: a signal came; everything is saved
+    """
+    words = options_first(argv, command)
+    if not is_sweep_asked_for(words):
+        run_once(task, command, words)
+        return 0
+    with stamped():
+        return _sweep(plan_sweep(command, words), ("metvae", command, *argv), task, resume)
+
+
+def is_sweep_asked_for(words: Sequence[str]) -> bool:
+    """Whether jobs are to run, and several; with --help or --cfg none is."""
+    given = get_args_parser().parse_args(list(words))
+    looks_only = (given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)
+    resumed = override_value(words, "sweep.resume") not in (None, "null")
+    several = given.multirun or resumed or (override_value(words, "hydra.mode") or "").upper() == "MULTIRUN"
+    return several and not any(looks_only)
+
+
+def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | None) -> int:
+    """All jobs, then the table; returns the exit status."""
+    job = SweepJob(task, resume, argv, this_process(), plan.threads, plan.shares_terminal)
+    stop = plan.folder / STOP_FILE
+    try:
+        with RunDirectory(plan.folder, "hydra.sweep.dir"), _Stopper(stop, bool(plan.processes)) as stopper:
+            stop.unlink(missing_ok=True)  # of a sweep that was killed while it stopped
+            plan.record()
+            try:
+                trouble = _launch(plan, job)
+            finally:
+                unfinished = _report(plan)
+            stop.unlink(missing_ok=True)
+            stopper.check()
+            if trouble:
+                raise trouble
+            return 1 if unfinished else 0
+    finally:
+        if not plan.resumed:
+            discard_sweep(plan.folder)
+
+
+def _launch(plan: SweepPlan, job: SweepJob) -> RunError | None:
+    """Let Hydra run the jobs; returns what kept it from running them all.
+
+    Raises:
+        ConfigError: no job could be started
+    """
+    try:
+        run_with_hydra(job, plan.command, plan.argv())
+    except BrokenPipeError:
+        raise
+    except ConfigError as error:
+        if not plan.job_folders():
+            raise
+        return RunError(str(error))
+    except Exception as error:
+        return RunError(f"{error}" if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
+    return None
+
+
+def _report(plan: SweepPlan) -> int:
+    """Print how the jobs stand, if any has begun; returns how many have not finished."""
+    jobs = [standing(folder) for folder in plan.job_folders()]
+    missing = max(0, plan.jobs - len(jobs)) if plan.jobs else 0
+    if jobs:
+        print_sweep(plan.command, plan.folder, jobs, missing, plan.to_go_on())
+    return missing + sum(job.status != "finished" for job in jobs)
+
+
+class _Stopper(Interruption):
+    """While active, the first signal ends the sweep when what runs has saved, and the second at once.
+
+    Args:
+        file: tells jobs in other processes
+        elsewhere: whether jobs are in other processes; a job in this one has a handler of its own while it runs
+    """
+
+    def __init__(self, file: Path, elsewhere: bool) -> None:
+        super().__init__()
+        self._file = file
+        self._elsewhere = elsewhere
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        super()._note(signum, frame)
+        if not self._elsewhere:
+            raise Interrupted(signum)
+        self._file.write_text(str(signum))
+        # No print: the signal may have come in the middle of one.
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopping: waits until the running jobs have saved\n"
+        )

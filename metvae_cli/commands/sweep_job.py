@@ -1,0 +1,145 @@
+"""One job of a sweep, in this process or in one that a launcher started, here or on another machine.
+
+What a job does depends on what is in its directory: a finished run is left as it is, one that was cut off after a
+checkpoint is resumed, everything else begins anew.
+"""
+
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from metvae_cli.commands import job_name
+from metvae_cli.commands.hydra_entry import output_folder
+from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
+from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.paths import discard_attempt, discard_run
+from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_json, write_status
+from metvae_cli.training.interruption import STOP_FILE, asked_to_stop
+
+log = logging.getLogger(__name__)
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_MUST_BE_TYPED = ("plugins=", "target.path=")  # what a resume takes from the command line alone
+RESOLVER = job_name.__name__  # the launcher's process must know it, so this file has to import it
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What Hydra calls once per job; a launcher pickles it.
+
+    Args:
+        task: starts a run from a configuration
+        resume: goes on with the run in a directory; None where a run has no checkpoints
+        argv: the command line of the sweep
+        process: host and id of the process that the sweep was started in
+        threads: CPU threads for a process other than that one
+        shares_terminal: whether such a process writes to the same terminal
+    """
+
+    task: Callable[[DictConfig], Any]
+    resume: Callable[[Path, Sequence[str]], Any] | None
+    argv: tuple[str, ...]
+    process: str
+    threads: int | None
+    shares_terminal: bool
+
+    def __call__(self, config: DictConfig) -> Any:
+        """The value of the run, which the sweeper may maximise; NaN for one that did not come to an end."""
+        folder, sys.argv = output_folder(), list(self.argv)
+        elsewhere = this_process() != self.process
+        if elsewhere:
+            _settle_in(self.threads)
+        status = read_status(folder)
+        if asked_to_stop(folder.parent / STOP_FILE) is not None:
+            if not status:
+                discard_run(folder)
+            return math.nan
+        if status.get("status") == "finished":
+            _say(f"{folder.name}: finished already")
+            return status.get("value")
+        if holder := RunDirectory(folder).holder():
+            _say(f"{folder.name}: is left to another process that runs it ({holder})")
+            return math.nan
+        return self._attempt(config, folder, elsewhere)
+
+    def _attempt(self, config: DictConfig, folder: Path, elsewhere: bool) -> Any:
+        """Run, and leave word in the directory of how it ended."""
+        quiet = elsewhere and self.shares_terminal
+        if quiet:
+            _say(f"{folder.name}: begins")
+        try:
+            with _silence(quiet):
+                value = self._run(config, folder)
+        except Interrupted as interrupted:
+            if not elsewhere:
+                raise
+            _say(f"{folder.name}: stopped by {interrupted}, and saved")
+            return math.nan
+        except Exception as error:
+            _record_failure(folder, error)
+            if HydraConfig.get().sweeper.get("_target_") == BASIC_SWEEPER:
+                return math.nan  # it would start no further batch of jobs after an exception
+            raise
+        write_json(folder / "status.json", {"status": "finished", **read_status(folder), "value": value})
+        if quiet:
+            _say(f"{folder.name}: finished")
+        return value
+
+    def _run(self, config: DictConfig, folder: Path) -> Any:
+        if self.resume is not None and (folder / "checkpoints" / "last.pt").is_file():
+            words = [word for word in HydraConfig.get().overrides.task if word.startswith(_MUST_BE_TYPED)]
+            return self.resume(folder, words)
+        discard_attempt(folder)
+        return self.task(config)
+
+
+def this_process() -> str:
+    """Host and process id."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _record_failure(folder: Path, error: Exception) -> None:
+    """One line, on the terminal and in the run's own log, and the status, if the run has not written it itself."""
+    known = isinstance(error, RunError) and read_status(folder).get("status") == "failed"
+    if not known:
+        expected = isinstance(error, ConfigError | RunError)
+        write_status(folder, "failed", str(error) if expected else f"{type(error).__name__}: {error}")
+        if not expected:
+            log.exception("the run failed")
+    log.error("%s failed: %s", folder.name, " ".join(read_status(folder)["reason"].split()))
+
+
+def _settle_in(threads: int | None) -> None:
+    """Make a process of a launcher one that shares the machine and outlives a Ctrl-C until its job has saved."""
+    # The terminal sends Ctrl-C to every process; idle ones would die of it and take the running ones with them. A job
+    # that runs has a handler of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in _THREADS if threads else ():
+        given = os.environ.get(name, "")
+        os.environ[name] = str(min(int(given), threads or 1) if given.isdigit() else threads)
+
+
+@contextmanager
+def _silence(wanted: bool) -> Iterator[None]:
+    """Print nothing, if wanted: bars and tables of several jobs on one terminal could not be told apart."""
+    if not wanted:
+        yield
+        return
+    with open(os.devnull, "w") as sink, redirect_stdout(sink), redirect_stderr(sink):
+        yield
+
+
+def _say(line: str) -> None:
+    """A line that belongs on the terminal, and into no run's log."""
+    print(line, file=sys.stderr, flush=True)

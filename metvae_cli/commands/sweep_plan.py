@@ -1,0 +1,208 @@
+"""What a sweep is going to do: its words, its directory and how its jobs are spread, all known before the first job."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from metvae_cli.commands.hydra_entry import SWEEPS, composed_for_sweep, override_value
+from metvae_cli.errors import ConfigError
+from metvae_cli.tracking.run_directory import now, write_json
+
+RECORD = "sweep.json"
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+# About where jobs run, and not about what they are: may be others when a sweep goes on.
+_PLACES = ("hydra/launcher", "hydra.launcher", "hydra.sweeper.max_batch_size", "hydra.mode", "hydra.verbose")
+_OWN = ("sweep.resume", "hydra.sweep.dir")
+_SAME = "hydra.job.config.override_dirname.exclude_keys"
+
+
+class SweepPlan(NamedTuple):
+    """A sweep.
+
+    Attributes:
+        command: train, infer, ...
+        folder: its directory
+        resumed: whether that is there already
+        options: words for Hydra itself, like --config-dir
+        words: what the jobs are made of
+        places: where they run
+        jobs: how many; None where the sweeper decides that as it goes
+        processes: how many run side by side in processes of their own; 0 is one after another in this one
+        shares_terminal: whether those processes write to this terminal
+        threads: CPU threads for each process; None is as many as it likes
+        depth: of a job's directory below that of the sweep
+        same: keys whose overrides are the same for all jobs
+    """
+
+    command: str
+    folder: Path
+    resumed: bool
+    options: list[str]
+    words: list[str]
+    places: list[str]
+    jobs: int | None
+    processes: int
+    shares_terminal: bool
+    threads: int | None
+    depth: int
+    same: list[str]
+
+    def argv(self) -> list[str]:
+        """The words for Hydra, with the directory and what names the jobs settled for all of them."""
+        quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+        settled = [f"hydra.sweep.dir='{quoted}'"]
+        if override_value(self.words, _SAME) is None:
+            settled.append(f"{_SAME}=[{','.join(repr(key) for key in self.same)}]")
+        if self.shares_terminal and self.jobs:
+            settled.append(f"hydra.launcher.n_jobs={self.processes or 1}")
+        return [*self.options, "-m", *self.words, *self.places, *settled]
+
+    def to_go_on(self) -> str:
+        """What to type to go on with it."""
+        places = " ".join(shlex.quote(word) for word in self.places)
+        typed = [*self.options, *self.words] if _by_hand([*self.options, *self.words]) else []
+        words = " ".join([*(shlex.quote(word) for word in typed), *([places] if places else [])])
+        return f"metvae {self.command} -m {words}{' ' * bool(words)}{shlex.quote(f'sweep.resume={self.folder}')}"
+
+    def record(self) -> None:
+        """Write down what the jobs are made of."""
+        if not self.resumed:
+            content = {"command": self.command, "words": [*self.options, *self.words], "directory": str(Path.cwd())}
+            write_json(self.folder / RECORD, content | {"time": now()})
+
+    def job_folders(self) -> list[Path]:
+        """The directories in which a job has said how it stands, by their number."""
+        below = "/".join(["*"] * self.depth)
+        return sorted(path.parent for path in self.folder.glob(f"{below}/status.json"))
+
+
+def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
+    """The sweep that the words ask for.
+
+    Raises:
+        ConfigError: it cannot be composed, it was started with other words, or its directory is taken
+    """
+    typed = get_args_parser().parse_args(list(argv)).overrides
+    options = _without([word for word in argv if word not in SWEEPS], typed)
+    words = [word for word in typed if not _is_about(word, (*_PLACES, *_OWN))]
+    places = [word for word in typed if _is_about(word, _PLACES) and not _is_about(word, ("hydra.mode",))]
+    named = [word for word in typed if _is_about(word, ("hydra.sweep.dir",))]
+    resumed = resumed_sweep(command, typed)
+    if resumed is not None:
+        options, words = _stored_words(command, resumed, options, words)
+        named = []
+    overrides, config = composed_for_sweep(command, options, [*words, *places, *named])
+    folder = resumed or Path(config.hydra.sweep.dir)
+    if resumed is None and ((folder / RECORD).exists() or any(folder.glob("*/status.json"))):
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: holds a run already; choose another directory, or sweep.resume={folder}"
+        )
+    jobs = _number_of_jobs(overrides, config)
+    processes, threads = _spread(config, jobs)
+    same = [str(override.key_or_group) for override in overrides if not override.is_sweep_override()]
+    return SweepPlan(
+        command=command,
+        folder=folder,
+        resumed=resumed is not None,
+        options=options,
+        words=words,
+        places=places,
+        jobs=jobs,
+        processes=processes,
+        shares_terminal=_launcher(config) == "JoblibLauncher",
+        threads=threads,
+        depth=1 + str(config.hydra.sweep._get_node("subdir")).count("/"),
+        same=[key for key in same if not key.startswith("hydra")],
+    )
+
+
+def resumed_sweep(command: str, words: Sequence[str]) -> Path | None:
+    """The directory that `sweep.resume` names. Raises ConfigError where it is empty."""
+    value = override_value(words, "sweep.resume")
+    if value == "":
+        raise ConfigError(f"sweep.resume=: names no directory; say sweep.resume=outputs/{command}/SWEEP")
+    return None if value in (None, "null") else Path(value)
+
+
+def _stored_words(command: str, folder: Path, options: list[str], words: list[str]) -> tuple[list[str], list[str]]:
+    """Options and words of the sweep in a folder, if those typed are none or the same. Raises ConfigError."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        known = [str(word) for word in record["words"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        single = f"; go on with a single run by resume={folder}" if (folder / "status.json").is_file() else ""
+        raise ConfigError(f"sweep.resume={folder}: no sweep is there ({RECORD} is missing){single}") from None
+    again = f"metvae {command} -m {shlex.join(known)} {shlex.quote(f'sweep.resume={folder}')}"
+    if record.get("command") != command:
+        raise ConfigError(f"sweep.resume={folder}: is a sweep of `metvae {record.get('command')}`")
+    if not options and not words:
+        if by_hand := _by_hand(known):
+            raise ConfigError(
+                f"sweep.resume={folder}: {by_hand[0]} counts on the command line only, and not in a file; say {again}"
+            )
+        return [], known
+    if [*options, *words] != known:
+        raise ConfigError(f"sweep.resume={folder}: was started with other words; say {again}, or start a new sweep")
+    return options, words
+
+
+def _by_hand(words: Sequence[str]) -> list[str]:
+    """Those that may make code run, which a file in a directory may not."""
+    plain = re.compile(r"[A-Za-z][\w./]*=")
+    code = ("plugins", "target.path", "hydra")
+    return [word for word in words if not plain.match(word) or word.startswith(code)]
+
+
+def _number_of_jobs(overrides: Sequence[Override], config: DictConfig) -> int | None:
+    if config.hydra.sweeper.get("_target_") != BASIC_SWEEPER or config.hydra.sweeper.get("params"):
+        return None
+    (jobs,) = BasicSweeper.split_arguments(list(overrides), None)
+    return len(jobs)
+
+
+def _launcher(config: DictConfig) -> str:
+    return str(config.hydra.launcher.get("_target_", "")).rpartition(".")[2]
+
+
+def _spread(config: DictConfig, jobs: int | None) -> tuple[int, int | None]:
+    """How many processes of their own jobs get, and CPU threads for each."""
+    cores, launcher = _cores(), _launcher(config)
+    if launcher == "JoblibLauncher":
+        asked = config.hydra.launcher.n_jobs
+        count = max(1, cores + 1 + asked if asked < 0 else asked)
+        count = min(count, jobs or count)
+        return (count, max(1, cores // count)) if count > 1 else (0, None)  # joblib starts no process for one
+    if launcher == "LocalLauncher":
+        together = config.hydra.sweeper.get("max_batch_size") or jobs or 1
+        count = min(together, jobs or together)
+        return count, max(1, cores // count)
+    if launcher == "SlurmLauncher":
+        return jobs or 1, config.hydra.launcher.get("cpus_per_task")
+    return 0, None
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_about(word: str, keys: Sequence[str]) -> bool:
+    name = word.partition("=")[0].lstrip("+~")
+    return any(name == key or name.startswith(f"{key}.") for key in keys)
+
+
+def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The words that are left when each of the others is taken out once."""
+    left = list(words)
+    for word in others:
+        left.remove(word)
+    return left

@@ -1,0 +1,86 @@
+"""The table that ends a sweep: how every job stands, as its own files say."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metvae_cli.tracking.run_directory import RunDirectory, read_status
+
+_NARROWEST = 100
+_VALUES = {"train": "best validation bound", "infer": "score", "evaluate": "log-likelihood"}
+_COLOURS = {"finished": "green", "failed": "red"}
+
+
+class Standing(NamedTuple):
+    """How a job stands. status: finished, failed, interrupted, running (in another process) or killed."""
+
+    folder: Path
+    status: str
+    reason: str
+    value: float | None
+
+
+def standing(folder: Path) -> Standing:
+    """How the job in a directory stands."""
+    found = read_status(folder)
+    status, reason = found.get("status", "killed"), found.get("reason", "")
+    if status == "running":
+        holder = RunDirectory(folder).holder()
+        status, reason = ("running", f"in another process ({holder})") if holder else ("killed", "its process is gone")
+    value = found.get("value", _summary(folder).get("val/bound")) if status == "finished" else None
+    return Standing(folder, status, " ".join(reason.split()), value if isinstance(value, float | int) else None)
+
+
+def print_sweep(command: str, folder: Path, jobs: Sequence[Standing], missing: int, to_go_on: str) -> None:
+    """Print on standard output.
+
+    Args:
+        command: train, infer, ...
+        folder: of the sweep
+        jobs: those that have begun
+        missing: how many others there are
+        to_go_on: what to type for what is not finished
+
+    Raises:
+        BrokenPipeError: nobody reads it
+    """
+    if sys.stdout is None:
+        return
+    counts = [(status, sum(job.status == status for job in jobs)) for status in dict.fromkeys(j.status for j in jobs)]
+    counts += [("not begun", missing)] if missing else []
+    table = Table(title=f"sweep: {', '.join(f'{count} {status}' for status, count in counts)}", title_justify="left")
+    table.add_column("directory", overflow="fold")
+    table.add_column("status")
+    table.add_column(_VALUES.get(command, "value"), justify="right")
+    table.add_column("reason", overflow="fold")
+    for job in jobs:
+        value = "" if job.value is None else f"{job.value:.3f}"
+        place = job.folder.relative_to(folder).as_posix()
+        status = Text(job.status, style=_COLOURS.get(job.status, "yellow"))
+        table.add_row(Text(place), status, value, Text(job.reason))
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _NARROWEST)
+    try:
+        console.print(table)
+        lines = [f"sweep      {folder}", f"look       tensorboard --logdir {folder.parts[0] if folder.parts else '.'}"]
+        if missing or any(job.status != "finished" for job in jobs):
+            lines.append(f"go on      {to_go_on}")
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+    except SystemExit:  # rich's answer to a closed pipe
+        raise BrokenPipeError from None
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
