@@ -95,7 +95,8 @@ def _launch(plan: SweepPlan, job: SweepJob) -> RunError | None:
             raise
         return RunError(str(error))
     except Exception as error:
-        return RunError(f"{error}" if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
+        what = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        return RunError(f"not every job could be run: {what}")
     return None
 
 

@@ -133,7 +133,11 @@ def test_a_sweep_leaves_a_run_for_each_combination(here: Path) -> None:
     assert infer("-m", "target=banana,funnel", "seed=0,1", "objective=none", "sampler=hmc") == 0
     (sweep,) = here.glob("outputs/infer/*")
     jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
-    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
+    assert [job.name for job in jobs] == [
+        f"{2 * first + seed:02d}_target={target},seed={seed}"
+        for first, target in enumerate(("banana", "funnel"))
+        for seed in (0, 1)
+    ]
     assert all(left(job) == PLAIN for job in jobs)
 
 

@@ -1,6 +1,5 @@
 """Runs that are interrupted or killed, in processes of their own: what they save, and where a resume ends."""
 
-import json
 import os
 import random
 import signal
@@ -14,8 +13,8 @@ import pytest
 from metvae_cli.errors import Interrupted
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.interruption import Interruption
+from tests.endings import assert_same_end, status, wait_for_epoch
 from tests.runs import TINY, command, environment, files, metvae, start, train
-from tests.training.training import differences
 
 WORDS = (*TINY, "trainer.max_epochs=12", "trainer.checkpoint_seconds=0.1")
 
@@ -26,34 +25,6 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("straight")
     subprocess.run(command("train", *WORDS, "hydra.run.dir=run"), cwd=here, env=environment(), check=True)
     return here / "run"
-
-
-def wait_for_epoch(folder: Path, epochs: int) -> None:
-    """Until metrics.csv has so many rows."""
-    path, end = folder / "metrics.csv", time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") <= epochs:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def status(folder: Path) -> str:
-    return json.loads((folder / "status.json").read_text())["status"]
-
-
-def rows(folder: Path) -> list[list[str]]:
-    """metrics.csv without the seconds, which stand third."""
-    lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    return [line[:2] + line[3:] for line in lines]
-
-
-def assert_same_end(folder: Path, straight: Path) -> None:
-    """Weights, optimizer and numbers are those of the uninterrupted run."""
-    assert status(folder) == "finished"
-    for name in ("last.pt", "best.pt"):
-        one, other = load_checkpoint(folder / "checkpoints" / name), load_checkpoint(straight / "checkpoints" / name)
-        for part in ("model", "sampler", "optimizer", "random"):
-            assert differences(one[part], other[part]) == []
-    assert rows(folder) == rows(straight)
 
 
 def resume(folder: Path) -> None:
@@ -130,9 +101,12 @@ def test_a_signal_ends_a_whole_sweep(
     monkeypatch.chdir(tmp_path)
     signal_at_first_iteration(monkeypatch, signal.SIGINT)
     assert train("-m", "seed=0,1,2", "hydra.sweep.dir=sweep") == 130
-    assert status(tmp_path / "sweep" / "0") == "interrupted"
-    assert not (tmp_path / "sweep" / "1").exists()
-    assert "stopped by SIGINT" in capsys.readouterr().err
+    assert status(tmp_path / "sweep" / "00_seed=0") == "interrupted"
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"00_seed=0", "multirun.yaml", "sweep.json"}
+    printed = capsys.readouterr()
+    assert "stopped by SIGINT" in printed.err
+    assert "1 interrupted, 2 not begun" in printed.out
+    assert "metvae train -m sweep.resume=sweep" in printed.out.splitlines()[-1]
 
 
 def test_a_signal_while_the_test_data_are_measured_loses_nothing(

@@ -150,8 +150,14 @@ def test_a_sweep_leaves_a_run_for_each_combination(tmp_path: Path, monkeypatch: 
     assert train("-m", "seed=0,1", "sampler=random_walk,hmc", "trainer.max_epochs=1") == 0
     (sweep,) = tmp_path.glob("outputs/train/*")
     jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
-    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
-    assert {path.name for path in sweep.iterdir()} == {"0", "1", "2", "3", "multirun.yaml"}
+    names = [
+        "00_seed=0,sampler=random_walk",
+        "01_seed=0,sampler=hmc",
+        "02_seed=1,sampler=random_walk",
+        "03_seed=1,sampler=hmc",
+    ]
+    assert [job.name for job in jobs] == names
+    assert {path.name for path in sweep.iterdir()} == {*names, "multirun.yaml", "sweep.json"}
     found = set()
     for job in jobs:
         assert parts(job) == sorted(PARTS)
@@ -167,18 +173,28 @@ def test_jobs_of_a_sweep_that_fail_stop_no_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("optimizer=sgd", "trainer.clip_norm=null", "trainer.max_bad_steps=2", "trainer.max_epochs=1")
-    assert train("-m", *words, "optimizer.lr=1e30,-1,1e-3") == 1
+    # Batches of one: an exception that left a job would keep Hydra from starting the next batch.
+    assert train("-m", *words, "optimizer.lr=1e30,-1,1e-3", "hydra.sweeper.max_batch_size=1") == 1
     (sweep,) = tmp_path.glob("outputs/train/*")
-    status = {job: read(sweep / job, "status.json") for job in ("0", "1", "2")}
-    assert {job: entry["status"] for job, entry in status.items()} == {"0": "failed", "1": "failed", "2": "finished"}
-    assert "not finite" in status["0"]["reason"]
-    log = (sweep / "0" / "train.log").read_text()
+    jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
+    status = [read(job, "status.json") for job in jobs]
+    assert [entry["status"] for entry in status] == ["failed", "failed", "finished"]
+    assert "not finite" in status[0]["reason"]
+    log = (jobs[0] / "train.log").read_text()
     assert "Traceback" in log
     assert "2 consecutive steps" in log
-    assert status["1"]["reason"].startswith("optimizer.lr=-1")
-    assert "optimizer.lr=-1" in (sweep / "1" / "train.log").read_text()
-    assert "the run failed" not in (sweep / "2" / "train.log").read_text()
-    assert "metvae: error: 2 consecutive steps" in capsys.readouterr().err.splitlines()[-1]
+    assert status[1]["reason"].startswith("optimizer.lr=-1")
+    assert "optimizer.lr=-1" in (jobs[1] / "train.log").read_text()
+    assert "failed" not in (jobs[2] / "train.log").read_text()
+    printed = capsys.readouterr()
+    failures = [line for line in printed.err.splitlines() if "failed" in line]
+    assert [line.partition(" ")[0] for line in failures] == [job.name for job in jobs[:2]]
+    assert "Traceback" not in printed.err
+    table = printed.out[printed.out.index("sweep: 2 failed, 1 finished") :]
+    assert "2 consecutive steps" in " ".join(table.split())
+    assert "optimizer.lr=-1: must be" in " ".join(table.split())
+    assert f"{status[2]['value']:.3f}" in table
+    assert f"sweep.resume={sweep.relative_to(tmp_path)}" in table.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +209,9 @@ def test_a_defect_in_a_component_is_told_in_the_runs_own_log(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(StandardNormal, "__init__", defect)
     assert train(*words) == 1
-    assert "ZeroDivisionError: a defect" in capsys.readouterr().err.splitlines()[-1]
+    printed = capsys.readouterr()
+    assert [line for line in printed.err.splitlines() if "ZeroDivisionError: a defect" in line][1:] == []
+    assert "ZeroDivisionError: a defect" in printed.err.splitlines()[-1]
     assert read(tmp_path / "run", "status.json")["status"] == "failed"
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
 
