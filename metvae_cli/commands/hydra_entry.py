@@ -187,10 +187,10 @@ def override_value(argv: Sequence[str], key: str) -> str | None:
 
 def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
     text = str(error)
+    if plugin := re.search(rf"Could not \w+ 'hydra/launcher/({'|'.join(_LAUNCHERS)})'", text):
+        return f"hydra/launcher={plugin.group(1)}: is not installed; pip install 'metvae[sweep]'"
     if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
         group, choice = missing.groups()
-        if group == "hydra/launcher" and choice in _LAUNCHERS:
-            return f"hydra/launcher={choice}: is not installed; pip install 'metvae[sweep]'"
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"{group}={choice}: no such choice{did_you_mean(choice, options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
