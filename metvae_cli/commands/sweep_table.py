@@ -1,6 +1,7 @@
 """The table that ends a sweep: how every job stands, as its own files say."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ def print_sweep(command: str, folder: Path, jobs: Sequence[Standing], missing: i
         console.width = max(console.width, _NARROWEST)
     try:
         console.print(table)
-        lines = [f"sweep      {folder}", f"look       tensorboard --logdir {folder.parts[0] if folder.parts else '.'}"]
+        logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
+        lines = [f"sweep      {folder}", f"look       tensorboard --logdir {shlex.quote(logs)}"]
         if missing or any(job.status != "finished" for job in jobs):
             lines.append(f"go on      {to_go_on}")
         for line in lines:

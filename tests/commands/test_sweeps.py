@@ -280,6 +280,20 @@ def test_a_signal_stops_every_job_after_it_has_saved(
         assert_same_end(sweep / job, finished / "sweep" / job)
 
 
+@pytest.mark.slow
+def test_a_job_that_a_cluster_puts_back_into_the_queue_resumes(tmp_path: Path, finished: Path) -> None:
+    """The signal that submitit has Slurm send before a job's time is over, and to a job that is to make room."""
+    words = (*WORDS, "hydra/launcher=local_processes", "hydra.sweep.dir=sweep", "hydra.sweeper.max_batch_size=1")
+    process = start(tmp_path, "train", "-m", *words)
+    job = tmp_path / "sweep" / "00_seed=0"
+    wait_for_epoch(job, 1)
+    os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert len(json.loads((job / "manifest.json").read_text())["starts"]) == 2
+    assert_same_end(job, finished / "sweep" / job.name)
+
+
 def test_what_slurm_is_asked_for(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
