@@ -21,10 +21,10 @@ from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.evaluation.estimate import Estimate
 from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import RunDirectory, write_json
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
 from metvae_cli.training.device import set_threads
-from metvae_cli.training.interruption import STOP_FILE, Interruption
+from metvae_cli.training.interruption import Interruption
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
         Interrupted: a signal came; what was done by then is kept
         RunError: failed; the reason is in the log and the status
     """
-    with RunDirectory(folder) as directory, Interruption(folder.parent / STOP_FILE) as interruption:
+    with RunDirectory(folder) as directory, Interruption(stop_file(folder)) as interruption:
         split = _split(run, request)
         data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
         directory.write_manifest(config, str(run.device), data)

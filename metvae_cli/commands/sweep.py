@@ -20,8 +20,8 @@ from metvae_cli.commands.sweep_plan import SweepPlan, plan_sweep
 from metvae_cli.commands.sweep_table import print_sweep, standing
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_sweep
-from metvae_cli.tracking.run_directory import RunDirectory
-from metvae_cli.training.interruption import STOP_FILE, Interruption
+from metvae_cli.tracking.run_directory import STOP_FILE, RunDirectory
+from metvae_cli.training.interruption import Interruption
 
 Task = Callable[[DictConfig], Any]
 Resume = Callable[[Path, Sequence[str]], Any]

@@ -19,19 +19,18 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from metvae_cli.commands import job_name
+import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import output_folder
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_attempt, discard_run
-from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_json, write_status
-from metvae_cli.training.interruption import STOP_FILE, asked_to_stop
+from metvae_cli.tracking.run_directory import RunDirectory, read_status, stop_file, write_json, write_status
+from metvae_cli.training.interruption import asked_to_stop
 
 log = logging.getLogger(__name__)
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _MUST_BE_TYPED = ("plugins=", "target.path=")  # what a resume takes from the command line alone
-RESOLVER = job_name.__name__  # the launcher's process must know it, so this file has to import it
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class SweepJob:
         if elsewhere:
             _settle_in(self.threads)
         status = read_status(folder)
-        if asked_to_stop(folder.parent / STOP_FILE) is not None:
+        stop = stop_file(folder)
+        if stop is not None and asked_to_stop(stop) is not None:
             if not status:
                 discard_run(folder)
             return math.nan

@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 
 from metvae_cli.commands.hydra_entry import SWEEPS, composed_for_sweep, override_value
 from metvae_cli.errors import ConfigError
-from metvae_cli.tracking.run_directory import now, write_json
+from metvae_cli.tracking.run_directory import SWEEP_RECORD, now, write_json
 
-RECORD = "sweep.json"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 # About where jobs run, and not about what they are: may be others when a sweep goes on.
 _PLACES = ("hydra/launcher", "hydra.launcher", "hydra.sweeper.max_batch_size", "hydra.mode", "hydra.verbose")
@@ -77,12 +76,13 @@ class SweepPlan(NamedTuple):
         """Write down what the jobs are made of."""
         if not self.resumed:
             content = {"command": self.command, "words": [*self.options, *self.words], "directory": str(Path.cwd())}
-            write_json(self.folder / RECORD, content | {"time": now()})
+            write_json(self.folder / SWEEP_RECORD, content | {"time": now()})
 
     def job_folders(self) -> list[Path]:
         """The directories in which a job has said how it stands, by their number."""
         below = "/".join(["*"] * self.depth)
-        return sorted(path.parent for path in self.folder.glob(f"{below}/status.json"))
+        found = [path.parent for path in self.folder.glob(f"{below}/status.json")]
+        return sorted(found, key=lambda path: [part.zfill(9) for part in re.split(r"(\d+)", str(path))])
 
 
 def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
@@ -102,7 +102,7 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
         named = []
     overrides, config = composed_for_sweep(command, options, [*words, *places, *named])
     folder = resumed or Path(config.hydra.sweep.dir)
-    if resumed is None and ((folder / RECORD).exists() or any(folder.glob("*/status.json"))):
+    if resumed is None and ((folder / SWEEP_RECORD).exists() or any(folder.glob("*/status.json"))):
         raise ConfigError(
             f"hydra.sweep.dir={folder}: holds a run already; choose another directory, or sweep.resume={folder}"
         )
@@ -136,11 +136,11 @@ def resumed_sweep(command: str, words: Sequence[str]) -> Path | None:
 def _stored_words(command: str, folder: Path, options: list[str], words: list[str]) -> tuple[list[str], list[str]]:
     """Options and words of the sweep in a folder, if those typed are none or the same. Raises ConfigError."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record: dict[str, Any] = json.loads((folder / SWEEP_RECORD).read_text())
         known = [str(word) for word in record["words"]]
     except (OSError, ValueError, KeyError, TypeError):
         single = f"; go on with a single run by resume={folder}" if (folder / "status.json").is_file() else ""
-        raise ConfigError(f"sweep.resume={folder}: no sweep is there ({RECORD} is missing){single}") from None
+        raise ConfigError(f"sweep.resume={folder}: no sweep is there ({SWEEP_RECORD} is missing){single}") from None
     again = f"metvae {command} -m {shlex.join(known)} {shlex.quote(f'sweep.resume={folder}')}"
     if record.get("command") != command:
         raise ConfigError(f"sweep.resume={folder}: is a sweep of `metvae {record.get('command')}`")

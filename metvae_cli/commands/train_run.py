@@ -22,10 +22,10 @@ from metvae_cli.evaluation.frozen import batches, freeze
 from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
-from metvae_cli.tracking.run_directory import RunDirectory, write_json
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
-from metvae_cli.training.interruption import STOP_FILE, Interruption
+from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def supervise(
         Interrupted: a signal came
         RunError: failed; the reason is in the run's log and status
     """
-    with RunDirectory(folder) as run, Interruption(folder.parent / STOP_FILE) as interruption:
+    with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
         begin(run)
         run.write_status("running")
         try:

@@ -16,6 +16,8 @@ from metvae_cli import __version__
 from metvae_cli.errors import ConfigError
 
 Status = Literal["running", "finished", "failed", "interrupted"]
+SWEEP_RECORD = "sweep.json"
+STOP_FILE = ".stop"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "scikit-learn", "zuko")
 
 
@@ -135,6 +137,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def stop_file(folder: Path) -> Path | None:
+    """The file by which the sweep that a run belongs to asks its jobs, wherever they run, to stop; None outside one."""
+    sweeps = [parent for parent in folder.resolve().parents if (parent / SWEEP_RECORD).is_file()]
+    return sweeps[0] / STOP_FILE if sweeps else None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

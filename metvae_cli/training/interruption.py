@@ -8,8 +8,6 @@ from types import FrameType, TracebackType
 from metvae_cli.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# In the directory of a sweep: the number of the signal that its jobs, wherever they run, are to take as their own.
-STOP_FILE = ".stop"
 _LOOK_EVERY = 0.5  # seconds
 
 
@@ -20,7 +18,7 @@ class Interruption:
         ...                                  # interruption.signum is not None once a signal came
 
     Args:
-        stop: a file that stands for a signal as soon as it exists
+        stop: a file that stands for a signal as soon as it exists, and holds its number
     """
 
     def __init__(self, stop: Path | None = None) -> None:

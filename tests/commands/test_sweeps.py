@@ -17,6 +17,7 @@ from metvae_cli.commands.job_name import job_name
 from metvae_cli.commands.sweep_plan import plan_sweep
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import Spine, call
+from metvae_cli.tracking.run_directory import stop_file
 from tests.endings import assert_same_end, status, wait_for_epoch
 from tests.runs import TINY, command, environment, files, infer, metvae, own_globals, start, train
 
@@ -178,6 +179,21 @@ def test_jobs_of_infer_fail_alone_and_are_skipped_too(here: Path, capsys: pytest
     assert infer(*words, "sweep.resume=sweep") == 1
     assert capsys.readouterr().err.count("finished already") == 2
     assert times(here / "sweep" / "00_target=banana,seed=0") == before
+
+
+def test_directories_of_the_users_own_making(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "-m",
+        "seed=range(1,12,5)",
+        "trainer.max_epochs=-1",
+        "hydra.sweep.subdir=a/${seed}",
+        "hydra.sweep.dir=sweep",
+    )
+    assert train(*words) == 1
+    printed = capsys.readouterr().out
+    assert printed.index("a/1 ") < printed.index("a/6 ") < printed.index("a/11 ")
+    assert stop_file(here / "sweep" / "a" / "1") == here / "sweep" / ".stop"
+    assert stop_file(here) is None
 
 
 # Launchers
