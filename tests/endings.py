@@ -34,3 +34,13 @@ def assert_same_end(folder: Path, straight: Path) -> None:
         for part in ("model", "sampler", "optimizer", "random"):
             assert differences(one[part], other[part]) == []
     assert rows(folder) == rows(straight)
+
+
+def jobs_of(sweep: Path) -> list[Path]:
+    """The directories of its jobs, in order."""
+    return sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each file below was last written."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}

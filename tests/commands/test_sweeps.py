@@ -18,20 +18,11 @@ from metvae_cli.commands.sweep_plan import plan_sweep
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import Spine, call
 from metvae_cli.tracking.run_directory import stop_file
-from tests.endings import assert_same_end, status, wait_for_epoch
+from tests.endings import assert_same_end, jobs_of, status, times, wait_for_epoch
 from tests.runs import TINY, command, environment, files, infer, metvae, own_globals, start, train
 
 WORDS = (*TINY, "trainer.max_epochs=5", "trainer.checkpoint_seconds=0.1", "seed=0,1,2")
 SHORT = ("trainer.max_epochs=1", "trainer.test_samples=1")
-
-
-def jobs_of(sweep: Path) -> list[Path]:
-    return sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def times(folder: Path) -> dict[str, int]:
-    """When each file below was last written."""
-    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.fixture
