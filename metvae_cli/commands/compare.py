@@ -145,7 +145,7 @@ def _compare(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[Compar
     groups = group_runs(runs, [key for given in arguments.by for key in given.split(",")])
     known = metrics.measured(runs)
     asked = [name for given in arguments.metric for name in given.split(",")]
-    columns = list(dict.fromkeys(resolve(name, known, "--metric") for name in asked)) or metrics.usual(known)
+    columns = list(dict.fromkeys(resolve(name, known, "--metric") for name in asked)) or metrics.usual(runs)
     first = columns[0] if columns[0] in known else "label"
     groups = ordered(groups, arguments.sort or first, known, reverse=arguments.reverse)
     baseline = None
@@ -170,12 +170,12 @@ def _write(comparison: Comparison, style: str, arguments: argparse.Namespace) ->
         sheets += [differences] if differences else []
         sheets += tables.shares_sheets(comparison) if arguments.importance else []
         lines = tables.problem_lines(comparison, _LISTED)
-        if style == "terminal" and not arguments.output:
+        if style == "terminal" and not arguments.output and sys.stdout is not None and sys.stdout.isatty():
             formats.terminal(sheets, lines, sys.stdout)
             return
         text = {"terminal": formats.plain, "markdown": formats.markdown, "latex": formats.latex}[style](sheets, lines)
     if not arguments.output:
-        sys.stdout.write(text)
+        print(text, end="")
         return
     try:
         arguments.output.write_text(text, encoding="utf-8")

@@ -3,11 +3,15 @@
 import io
 import re
 from collections.abc import Sequence
-from typing import TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
 
 from metvae_cli.comparison.tables import Cell, Sheet
 
-_NARROWEST = 120
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_LABEL = 14
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -32,22 +36,19 @@ def terminal(sheets: Sequence[Sheet], lines: Sequence[str], file: TextIO) -> Non
         BrokenPipeError: nobody reads it
     """
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     console = Console(file=file)
-    if not console.is_terminal:
-        console.width = max(console.width, _NARROWEST)
     try:
-        for sheet in sheets:
-            marked = any(cell.best for row in sheet.rows for cell in row)
-            best = "; best in bold" if console.is_terminal else "; * best"
-            table = Table(title=sheet.title + (best if marked else ""), title_justify="left", title_style="")
-            for place, column in enumerate(sheet.columns):
-                table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
-            for row in sheet.rows:
-                star = not console.is_terminal
-                table.add_row(*(Text(_starred(cell, star), style="bold green" if cell.best else "") for cell in row))
+        for place, sheet in enumerate(sheets):
+            if place:
+                console.print()
+            wide = _natural_width(sheet, star=not console.is_terminal)
+            narrow = console.is_terminal and wide > console.width
+            if narrow:
+                sheet = replace(sheet, columns=tuple(re.sub(r"([/\-_])", r"\1 ", title) for title in sheet.columns))
+            widths = _narrowed(sheet, console.width) if narrow else None
+            console.width = max(console.width, _room(widths) if widths else wide)
+            table = _table(sheet, widths, star=not console.is_terminal)
             console.print(table)
             for note in sheet.notes:
                 console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
@@ -55,6 +56,54 @@ def terminal(sheets: Sequence[Sheet], lines: Sequence[str], file: TextIO) -> Non
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     except SystemExit:  # rich's answer to a closed pipe
         raise BrokenPipeError from None
+
+
+def _table(sheet: Sheet, widths: Sequence[int] | None, *, star: bool) -> "Table":
+    """A sheet for rich, with columns as wide as they need to be if no widths are given."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    marked = any(cell.best for row in sheet.rows for cell in row)
+    best = ("; * best" if star else "; best in bold") if marked else ""
+    table = Table(title=sheet.title + best, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    for place, title in enumerate(sheet.columns):
+        justify = "right" if place else "left"
+        table.add_column(Text(title), justify=justify, overflow="fold", width=widths[place] if widths else None)
+    for row in sheet.rows:
+        table.add_row(*(Text(_starred(cell, star), style="bold green" if cell.best else "") for cell in row))
+    return table
+
+
+def _columns(sheet: Sheet, *, star: bool) -> list[list[str]]:
+    """The texts of each column, its heading first."""
+    return [[title, *(_starred(row[place], star) for row in sheet.rows)] for place, title in enumerate(sheet.columns)]
+
+
+def _natural_width(sheet: Sheet, *, star: bool) -> int:
+    """What a sheet needs if nothing in it is broken."""
+    return _room([max(map(len, texts)) for texts in _columns(sheet, star=star)])
+
+
+def _narrowed(sheet: Sheet, room: int) -> list[int]:
+    """Widths of columns with which the sheet fits: at least the longest word, and more from the right as there is room.
+
+    Numbers break nowhere else than at ±; the labels in the first column break anywhere if they must.
+    """
+    columns = _columns(sheet, star=False)
+    widths = [max((len(word) for text in texts for word in text.split()), default=1) for texts in columns]
+    widths[0] = min(widths[0], _LABEL)
+    left = room - _room(widths)
+    for place in reversed(range(len(columns))):
+        given = min(max(left, 0), max(map(len, columns[place])) - widths[place])
+        widths[place] += given
+        left -= given
+    return widths
+
+
+def _room(widths: Sequence[int]) -> int:
+    """Width of a table: each column has a space on either side and a line, or its place, between."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def plain(sheets: Sequence[Sheet], lines: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """What the numbers of a run are called, which of them are shown, and which way is better."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from metvae_cli.comparison.runs import Run
 
@@ -10,13 +11,13 @@ _USUAL = (
     "test/log_likelihood",
     "importance/nats",
     "ais/nats",
-    "exact/nats",
     "bound",
     "log_normalizer_error",
     "decoder_evaluations",
     "training_evaluations",
     "seconds",
 )
+_OF_EVALUATIONS = ("importance/nats", "ais/nats")
 _HIGHER = (
     "bound",
     "log_likelihood",
@@ -51,6 +52,9 @@ def measured(runs: Iterable[Run]) -> set[str]:
     return {name for run in runs for name in run.metrics}
 
 
-def usual(known: set[str]) -> list[str]:
-    """The metrics to show where none is asked for."""
-    return [name for name in _USUAL if name in known] or ["val/bound", "test/log_likelihood", "decoder_evaluations"]
+def usual(runs: Sequence[Run]) -> list[str]:
+    """The metrics to show where none is asked for: those of evaluations only where half of the runs have one."""
+    having = Counter(name for run in runs for name in run.metrics)
+    finished = sum(bool(run.metrics) for run in runs)
+    shown = [name for name in _USUAL if having[name] and (name not in _OF_EVALUATIONS or 2 * having[name] >= finished)]
+    return shown or ["val/bound", "test/log_likelihood", "decoder_evaluations"]

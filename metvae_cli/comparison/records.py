@@ -39,7 +39,9 @@ def to_json(comparison: Comparison) -> str:
         "confidence": comparison.confidence,
         "baseline": comparison.baseline.label if comparison.baseline else None,
         "groups": [_group_record(comparison, row) for row in comparison.rows],
-        "importance": {metric: [_share_record(share) for share in found] for metric, found in comparison.shares.items()},
+        "importance": {
+            metric: [_share_record(share) for share in found] for metric, found in comparison.shares.items()
+        },
         "problems": [_problem_record(run) for run in comparison.problems],
     }
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

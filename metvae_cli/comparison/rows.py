@@ -101,9 +101,7 @@ def find_baseline(groups: Sequence[Group], words: str) -> Group:
     same = [group for group in groups if group.label == words]
     parts = words.split()
     exact = [
-        group
-        for group in groups
-        if all(part in group.label.split() or part in group.values.values() for part in parts)
+        group for group in groups if all(part in group.label.split() or part in group.values.values() for part in parts)
     ]
     loose = [group for group in groups if all(part in group.label for part in parts)]
     for found in (same, exact, loose):

@@ -23,7 +23,8 @@ class Run:
 
     Args:
         folder: its directory, as it was found
-        state: finished, failed, interrupted, running, killed (says running, but no process does), damaged or not started
+        state: finished, failed, interrupted, running, killed (says running, but its process is gone), damaged,
+            not started
         reason: why, where it is not finished; one line
         seed: None where the run ended before it wrote its configuration
         settings: dotted key -> value as one types it, of the resolved configuration
@@ -75,7 +76,7 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[Evaluation]]:
     seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such directory; name a run, a sweep or a folder of them, like outputs/train")
+            raise ConfigError(f"{folder}: no such directory; name a run, a sweep or a folder of them")
         for place, names in _places(folder):
             resolved = place.resolve()
             if resolved in seen:
@@ -159,7 +160,9 @@ def _state(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
 def _not_started(sweep: Path) -> list[Run]:
     """The jobs of a sweep that have no directory: it was stopped, or has not come to them."""
     words = enumerate(sweep_words(sweep))
-    return [Run(sweep / str(job), "not started", " ".join(told)) for job, told in words if not (sweep / str(job)).exists()]
+    return [
+        Run(sweep / str(job), "not started", " ".join(told)) for job, told in words if not (sweep / str(job)).exists()
+    ]
 
 
 def _typed_job(folder: Path) -> str:

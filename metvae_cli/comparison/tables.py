@@ -85,6 +85,8 @@ def shares_sheets(comparison: Comparison) -> list[Sheet]:
     """For each metric, what each key explains of its variance."""
     sheets = []
     for metric, shares in comparison.shares.items():
+        if not shares:  # measured once, or always the same
+            continue
         rows = tuple(_share_row(share, metric) for share in shares)
         notes = ("adjusted: less what as many levels explain by chance; keys that act together are not told apart",)
         columns = ("what mattered", "runs", "share of variance", "adjusted", "mean at each value")
@@ -136,6 +138,7 @@ def _counts(row: Row) -> tuple[int, int, int]:
 def _metric_cells(comparison: Comparison, metric: str, spread: Spread) -> list[Cell]:
     """One column: all numbers with the same digits, the best of each arena marked."""
     found = [row.moments.get(metric) for row in comparison.rows]
+    # Costs that are the same for every seed are shown without a spread.
     errors = [error for known in found if known is not None and (error := _error(known, spread))]
     means = [known.mean for known in found if known is not None]
     digits = _digits(statistics.median(errors)) if errors else _digits_alone(means)
@@ -144,7 +147,7 @@ def _metric_cells(comparison: Comparison, metric: str, spread: Spread) -> list[C
     cells = []
     for i, known in enumerate(found):
         error = None if known is None else _error(known, spread)
-        told = texts[i] if error is None else f"{texts[i]} ± {_number(error, digits)}"
+        told = texts[i] if error is None or not errors else f"{texts[i]} ± {_number(error, digits)}"
         cells.append(Cell(told, i in best))
     return cells
 
