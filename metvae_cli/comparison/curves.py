@@ -191,8 +191,13 @@ def _worth_drawing(shares: Sequence[Share]) -> bool:
 
 def _scale(axes: "Axes", ends: Sequence[float]) -> None:
     """A logarithmic axis where methods differ by much in cost."""
+    from matplotlib.ticker import EngFormatter
+
     if ends and min(ends) > 0 and max(ends) / min(ends) > _LOG_FROM:
         axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, not 20000
 
 
 def _finish(axes: "Axes", quantity: str, *, first: bool) -> None:

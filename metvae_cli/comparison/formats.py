@@ -86,16 +86,18 @@ def _natural_width(sheet: Sheet, *, star: bool) -> int:
 
 
 def _narrowed(sheet: Sheet, room: int) -> list[int]:
-    """Widths of columns with which the sheet fits: at least the longest word, and more from the right as there is room.
+    """Widths of columns with which the sheet fits: the longest word of each, and more where there is room.
 
-    Numbers break nowhere else than at ±; the labels in the first column break anywhere if they must.
+    Numbers come first and break nowhere else than at ±; then labels, which break anywhere if they must; then headings.
     """
     columns = _columns(sheet, star=False)
     widths = [max((len(word) for text in texts for word in text.split()), default=1) for texts in columns]
     widths[0] = min(widths[0], _LABEL)
     left = room - _room(widths)
-    for place in reversed(range(len(columns))):
-        given = min(max(left, 0), max(map(len, columns[place])) - widths[place])
+    cells = [max(map(len, texts[1:]), default=1) for texts in columns]
+    wanted = [*list(enumerate(cells))[1:], (0, cells[0]), *((i, len(texts[0])) for i, texts in enumerate(columns))]
+    for place, width in wanted:
+        given = max(min(left, width - widths[place]), 0)
         widths[place] += given
         left -= given
     return widths
