@@ -128,6 +128,8 @@ def _runs(folders: Sequence[Path]) -> tuple[list[Run], int]:
     runs, evaluations = find(folders)
     if not runs:
         where = ", ".join(str(folder) for folder in folders)
+        if evaluations:
+            raise ConfigError(f"{where}: only evaluations are there; name their runs too, like {evaluations[0].run}")
         raise ConfigError(f"{where}: no run is there; name a folder that `metvae train` or `metvae infer` wrote")
     return with_evaluations(runs, evaluations)
 

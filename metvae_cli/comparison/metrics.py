@@ -13,6 +13,7 @@ _USUAL = (
     "ais/nats",
     "bound",
     "log_normalizer_error",
+    "chains/r_hat",
     "decoder_evaluations",
     "training_evaluations",
     "seconds",

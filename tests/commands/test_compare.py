@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from metvae_cli import cli
-from tests.comparison.written import write_run, write_sweep_file
+from tests.comparison.written import write, write_run, write_sweep_file
 from tests.runs import CHECKOUT, train
 
 BOUNDS = {"hmc": [-20.0, -21.0], "none": [-25.0, -25.5]}
@@ -181,6 +181,13 @@ def test_only_failures_are_told_as_such(tmp_path: Path, capsys: pytest.CaptureFi
     write_sweep_file(tmp_path, ["sampler=hmc,none"])
     assert cli.main(["compare", str(tmp_path)]) == 2
     assert "no run got as far as its configuration; the first says: sampler=hmc" in capsys.readouterr().err
+
+
+def test_evaluations_alone_are_sent_to_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "evaluation.json", {"run": "/some/run", "estimators": {}})
+    write(tmp_path / "status.json", {"status": "finished"})
+    assert cli.main(["compare", str(tmp_path)]) == 2
+    assert "only evaluations are there; name their runs too, like /some/run" in capsys.readouterr().err
 
 
 def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
