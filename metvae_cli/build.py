@@ -257,6 +257,8 @@ def load_run(
         ConfigError: not a run, or its checkpoint is damaged or does not fit
     """
     config = stored_config(folder)
+    if "run" in config or "target" in config:
+        raise ConfigError(f"run={folder}: is no run of `metvae train`; name one of outputs/train")
     check_config(config, plugins)
     content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
     dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()

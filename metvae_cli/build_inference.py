@@ -101,6 +101,8 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
     shared = {**config, "latent_dim": target.dim}
     wired = {"latent_dim": target.dim}
     model = Inference(cast(Initial, construct(config["initial"], "initial", plugins, wired)), target.log_prob)
+    if config["objective"].get("_target_") is None and config["sampler"].get("_target_") is None:
+        raise ConfigError("sampler=none: plain MCMC needs a chain; set sampler=random_walk, langevin or hmc")
     sampler = build_sampler(shared, plugins)
     if sampler.clones:
         raise ConfigError("sampler.cloned_decoder=true: there is no decoder to copy here; set it to false")
@@ -115,6 +117,7 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
             Objective, construct(config["objective"], "objective", plugins, {"num_steps": sampler.num_steps})
         )
         notes = validate(objective, sampler)
+        check_mass(model)
         every = [*make_adaptations(sampler, target_accept), *(part.to(device) for part in objective.adaptations)]
         learner = make_learner(config, model, sampler, objective, every, spine, settings, device)
     return InferenceRun(target, model, sampler, learner, target_accept, settings, evaluation, spine, device, notes)
@@ -180,10 +183,24 @@ def make_learner(
     )
 
 
+@torch.no_grad()
+def check_mass(model: Inference) -> None:
+    """Raise ConfigError where q_0 draws what the target says has no mass: log p is -inf there, and so is the bound."""
+    with torch.random.fork_rng():
+        blank = model.blank(1)
+        log_density = model.joint(blank)(model.posterior(blank).sample((1000,)))
+    lost = (~torch.isfinite(log_density)).double().mean().item()
+    if lost > 0:
+        raise ConfigError(
+            f"target: log_prob is not finite at {100 * lost:.1f} % of the draws of q_0, so that there is no bound; "
+            "set initial.mean and initial.scale to lie inside, or objective=none sampler=hmc for a plain chain"
+        )
+
+
 def check_plain(config: Mapping[str, Any], sampler: Sampler) -> list[str]:
     """Notes on a chain without training. Raises ConfigError where there is none that can go on and on."""
     if sampler.num_steps == 0:
-        raise ConfigError("sampler=none: plain MCMC needs a chain; set sampler=random_walk, langevin or hmc")
+        raise ConfigError("sampler.num_steps=0: plain MCMC needs a chain; set it to 1 or more")
     if not can_run_long(sampler):
         raise ConfigError(
             "objective=none: these moves leave no density as it is, however small their steps, so that no long chain "

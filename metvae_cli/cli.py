@@ -18,6 +18,7 @@ COMMANDS = MappingProxyType(
         "evaluate": "log-likelihoods with error bars, diagnostics of sampler and latents",
         "sample": "pictures of a trained model: samples, reconstructions, chains, walks, in-painting",
         "infer": "approximate a density without data, by variational inference or MCMC",
+        "compare": "runs and sweeps in one table: means over seeds, paired differences, curves",
         "configs": "list, show or copy the choices that ship with metvae",
         "info": "versions, devices and data found: what a bug report needs",
     }
@@ -28,6 +29,7 @@ EXAMPLES = """\
   metvae train -m sampler=langevin,hmc seed=0,1,2   sweep: six runs
   metvae evaluate run=outputs/train/RUN             its likelihood, three ways
   metvae sample run=outputs/train/RUN               pictures of what was learned
+  metvae compare outputs/train                      all of them in one table
   metvae configs list sampler                       which samplers there are"""
 
 USAGE_STATUS = 2

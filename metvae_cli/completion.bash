@@ -34,6 +34,10 @@ _metvae() {
     case "${COMP_WORDS[1]}" in
         --completion) _metvae_reply "bash" ;;
         help) _metvae_reply "@COMMANDS@" ;;
+        compare)
+            _metvae_reply "--metric --sort --reverse --filter --by --error --confidence --paired --importance --plot \
+--format --output --help"
+            ;;
         info) _metvae_reply "--json --help" ;;
         configs)
             if (( COMP_CWORD == 2 )); then

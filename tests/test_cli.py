@@ -91,7 +91,7 @@ def test_version_names_metvae_and_what_it_stands_on() -> None:
     [
         ("trian", "did you mean 'train'?"),
         ("config", "did you mean 'configs'?"),
-        ("xyz", "there are train, evaluate, sample, infer, configs, info"),
+        ("xyz", "there are train, evaluate, sample, infer, compare, configs, info"),
         ("sampler=hmc", "a command comes first: metvae train sampler=hmc"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,11 +15,14 @@ from metvae_cli.evaluation.importance import importance_sampling
 from metvae_cli.evaluation.latent_quality import Encoded, active_units, distance_to_prior, encode, linear_probe
 from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.posterior_pictures import posterior_densities
+from metvae_cli.evaluation.proposals import overdispersed
 from metvae_cli.evaluation.sampler_diagnostics import ChainDiagnostics, Remaining, StepDiagnostics
 from metvae_cli.evaluation.streams import stream, stream_seed
 from metvae_cli.samplers.chain import Sampler
 
 _REFERENCE_CHAINS = 20
+# A latent space is not judged by fewer data.
+_LEAST_DATA = 10
 # Of q_0 and q_K, for their nearest neighbours.
 _MOST_DRAWS = 4000
 # Below it the encoder's scale, in that of the posterior, is called too narrow.
@@ -63,7 +68,7 @@ def _of_chains(work: Workplace, trained: Sampler) -> Outcome:
         found = diagnostics.diagnose_chains(
             work.frozen.placed, trained, x, settings.num_chains, settings.num_draws, report
         )
-    converged = (found.r_hat < settings.stuck_r_hat).double().mean().item()  # NaN has not
+    converged = (found.r_hat < settings.largest_r_hat).double().mean().item()  # NaN has not
     stuck = found.stuck.double().mean().item()
     results: dict[str, Any] = {
         "data": len(index),
@@ -80,7 +85,7 @@ def _of_chains(work: Workplace, trained: Sampler) -> Outcome:
     draws = settings.num_chains * settings.num_draws
     typical = f"{results['r_hat_median']:.3f}, {results['effective_size_median']:.0f} of {draws}"
     rows = [
-        (f"long chains: data whose R-hat is below {settings.stuck_r_hat:g}", f"{100 * converged:.0f} %"),
+        (f"long chains: data whose R-hat is below {settings.largest_r_hat:g}", f"{100 * converged:.0f} %"),
         ("  R-hat and effective size of the median datum", typical),
         ("  data on which a chain is stuck", f"{100 * stuck:.0f} %"),
     ]
@@ -94,7 +99,7 @@ def _of_chains(work: Workplace, trained: Sampler) -> Outcome:
         {"chains": results},
         rows,
         {name: PerDatum(index, column) for name, column in columns.items()},
-        warnings=_chain_warnings(found, settings.stuck_r_hat),
+        warnings=_chain_warnings(found, settings.largest_r_hat),
     )
 
 
@@ -109,7 +114,7 @@ def _chain_warnings(found: ChainDiagnostics, limit: float) -> list[str]:
     if open_ended > stuck:
         warnings.append(
             f"sampler: R-hat is not below {limit:g} for {open_ended} of {len(found.stuck)} data: the kernels mix "
-            "slowly there, or there are several modes; raise sampler.num_draws to tell"
+            "slowly there (steps too short; under Barker an acceptance of 0.50 says so), or there are several modes"
         )
     return warnings
 
@@ -122,7 +127,9 @@ def _of_reference(work: Workplace, trained: Sampler) -> Outcome:
     with work.progress(f"reference chains of {len(index)} data", 2 * rounds) as report, _noise(work, "reference"):
         x = work.values(index)
         reference = diagnostics.reference_draws(model.placed, x, _REFERENCE_CHAINS, rounds, report)
-        start, end = diagnostics.trained_draws(model.placed, trained, x, min(_MOST_DRAWS, settings.reference_draws))
+        start, end = diagnostics.trained_draws(
+            model.placed, trained, x, min(_MOST_DRAWS, settings.reference_draws), work.request.importance.chunk
+        )
         found: Remaining = diagnostics.compare_with_reference(start, end, reference)
         images = {}
         if start.shape[-1] == 2:
@@ -144,15 +151,19 @@ def _of_reference(work: Workplace, trained: Sampler) -> Outcome:
 
 
 def _kl_by_importance(work: Workplace, index: Tensor, x: Tensor) -> Tensor:
-    """KL(q_0 || p) = log p(x) - E_q[log p(x, z) - log q(z | x)], which needs no reference; (B,)."""
+    """KL(q_0 || p) = log p(x) - E_q[log p(x, z) - log q(z | x)], (B,), which needs no reference.
+
+    From below, as is log p(x), which is estimated with the encoder spread out: safer where it is too narrow.
+    """
     model, settings = work.frozen, work.request.importance
+    wide = overdispersed(model.host.posterior, settings.widen)
     data = [(index, x.cpu())]
-    log_likelihood = importance_sampling(model, data, settings.num_samples, chunk=settings.chunk).per_datum
-    with _noise(work, "kl"), torch.no_grad():
-        posterior = model.placed.posterior(x)
-        z = posterior.rsample((work.request.sampler.reference_draws,))
-        elbo = (model.placed.joint(x)(z) - posterior.log_prob(z)).mean(0)
-    return log_likelihood - elbo.double().cpu()
+    estimate = importance_sampling(
+        model, data, settings.num_samples, propose=wide, chunk=settings.chunk, between=lambda done: work.check()
+    )
+    with _noise(work, "kl"):
+        elbo = diagnostics.elbo(model.placed, x, work.request.sampler.reference_draws, settings.chunk)
+    return estimate.per_datum - elbo.double().cpu()
 
 
 def _reference_warnings(found: Remaining, r_hat: Tensor) -> list[str]:
@@ -171,10 +182,12 @@ def _reference_warnings(found: Remaining, r_hat: Tensor) -> list[str]:
     return warnings
 
 
-def latent(work: Workplace) -> Outcome:
-    """Active units, linear probe, distance of the aggregate posterior to the prior."""
+def latent(work: Workplace) -> Outcome | None:
+    """Active units, linear probe, distance of the aggregate posterior to the prior; None of too few data."""
     settings, model, seed = work.request.latent, work.frozen, work.request.general.seed
     index = work.at_most(settings.data)
+    if len(index) < _LEAST_DATA:
+        return None
     encoded = encode(model, work.values(index).cpu(), seed)
     active, distance = active_units(encoded), distance_to_prior(model, encoded, seed)
     results: dict[str, Any] = {
@@ -209,12 +222,15 @@ def _probe(work: Workplace, index: Tensor, encoded: Encoded) -> dict[str, float]
     return linear_probe(fitted, train_labels, encoded.mean, test_labels)._asdict()
 
 
-def _noise(work: Workplace, purpose: str) -> Any:
-    """A random stream of its own, on the CPU and, where there is one, on the device."""
-    seed = work.request.general.seed
-    if work.frozen.device.type == "cuda":
-        torch.cuda.manual_seed_all(stream_seed("diagnostics", purpose, seed))
-    return stream("diagnostics", purpose, seed, dtype=torch.get_default_dtype())
+@contextmanager
+def _noise(work: Workplace, purpose: str) -> Iterator[None]:
+    """A random stream of its own, on the CPU and, where there is one, on the device; outside nothing changes."""
+    name, device = ("diagnostics", purpose, work.request.general.seed), work.frozen.device
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), stream(*name, dtype=torch.get_default_dtype()):
+        if devices:
+            torch.cuda.manual_seed_all(stream_seed(*name))
+        yield
 
 
 def _largest(values: Tensor) -> float:

@@ -51,7 +51,7 @@ def importance(work: Workplace) -> Outcome:
             )
     found = repeated(estimates)
     k, effective = (_mean_over(estimates, name) for name in ("pareto_k", "effective_samples"))
-    poor = (k > _LARGEST_K).double().mean().item()
+    poor = math.nan if settings.num_samples < 25 else (~(k <= _LARGEST_K)).double().mean().item()  # NaN is poor
     results = {
         **_numbers(work, found),
         "num_samples": settings.num_samples,
@@ -66,7 +66,7 @@ def importance(work: Workplace) -> Outcome:
     name = f"log-likelihood, importance sampling (S = {settings.num_samples}, {settings.proposal})"
     rows = [
         (name, with_error(found.mean, found.standard_error, found.repeat_error)),
-        ("  effective samples, Pareto k", f"{effective.mean():.0f}, {results['pareto_k']:.2f}"),
+        ("  effective samples, Pareto k", f"{effective.mean():.0f}, {_shown(results['pareto_k'])}"),
     ]
     columns = {"importance": found.per_datum, "importance_effective_samples": effective, "importance_pareto_k": k}
     return Outcome(results, rows, _columns(work.chosen, columns), warnings=_distrust(work, poor))
@@ -93,7 +93,7 @@ def _proposal(work: Workplace) -> tuple[Proposal | None, list[float]]:
 
 
 def _distrust(work: Workplace, poor: float) -> list[str]:
-    if poor <= _SHARE_TO_WARN:
+    if not poor > _SHARE_TO_WARN:
         return []
     other = "overdispersed or retrained" if work.request.importance.proposal == "encoder" else "retrained"
     return [
@@ -182,12 +182,22 @@ def exact(work: Workplace) -> Outcome | None:
     with work.progress("exact likelihood", 1.0) as report:
         found = exact_likelihood(model, batches(work.run.dataset, work.split, index), settings.points, report)
     estimate, error = Estimate(found.per_datum[None]), found.error.abs().max().item()
-    results = {**_numbers(work, estimate), "method": found.method, "largest_error": error}
+    results = {
+        **_numbers(work, estimate),
+        "method": found.method,
+        "largest_error": error,
+        "prior_mass": found.prior_mass,
+    }
     name = f"log-likelihood, exact ({len(index)} data, {found.method})"
     warnings = []
     if error > 1e-3:
         warnings.append(
             f"exact: the grid is too coarse for some posteriors (off by up to {error:.2g} nats); raise exact.points"
+        )
+    if abs(found.prior_mass - 1) > 1e-6:
+        warnings.append(
+            f"exact: the grid holds {found.prior_mass:.8g} of the prior's mass, not all of it: raise exact.points, or "
+            "believe importance"
         )
     rows = [(name, with_error(estimate.mean, estimate.standard_error))]
     return Outcome(results, rows, _columns(index, {"exact": found.per_datum}), warnings=warnings)
@@ -225,6 +235,10 @@ def _numbers(work: Workplace, estimate: Estimate, *, bits: bool = True) -> dict[
 
 def _columns(index: Tensor, values: dict[str, Tensor]) -> dict[str, PerDatum]:
     return {name: PerDatum(index, column) for name, column in values.items()}
+
+
+def _shown(k: float) -> str:
+    return "- (too few samples to tell)" if math.isnan(k) else f"{k:.2f}"
 
 
 def _mean_over(estimates: list[ImportanceEstimate], name: str) -> Tensor:

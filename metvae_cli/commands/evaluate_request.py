@@ -14,6 +14,8 @@ ProposalName = Literal["encoder", "overdispersed", "retrained"]
 EstimatorName = Literal["importance", "ais", "bdmc", "exact"]
 DiagnosticName = Literal["sampler", "latent"]
 
+_MOST_SAMPLES = 10_000_000
+
 
 class Importance:
     """Importance sampling.
@@ -41,6 +43,10 @@ class Importance:
         chunk: int = 2048,
     ) -> None:
         require_at_least(1, num_samples=num_samples, retrain_epochs=retrain_epochs, repeats=repeats, chunk=chunk)
+        if num_samples > _MOST_SAMPLES:
+            raise ValueError(
+                f"num_samples={num_samples}: must be at most {_MOST_SAMPLES}, whose weights fit into memory"
+            )
         for name, value in (("widen", widen), ("retrain_lr", retrain_lr)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name}={value}: must be positive and finite")
@@ -52,7 +58,7 @@ class Importance:
 class Exact:
     """The exact likelihood, of at most `data` data; points: of the grid, per coordinate."""
 
-    def __init__(self, data: int | None = 200, points: int = 801) -> None:
+    def __init__(self, data: int | None = 200, points: int = 501) -> None:
         require_at_least(1, **({} if data is None else {"data": data}))
         require_at_least(11, points=points)
         self.data, self.points = data, points
@@ -67,7 +73,7 @@ class SamplerChecks:
         num_draws: of each
         reference_data: with a reference chain
         reference_draws: per datum
-        stuck_r_hat: above it a datum has not converged
+        largest_r_hat: above it a datum has not converged
     """
 
     def __init__(
@@ -77,16 +83,16 @@ class SamplerChecks:
         num_draws: int = 200,
         reference_data: int = 6,
         reference_draws: int = 8000,
-        stuck_r_hat: float = 1.1,
+        largest_r_hat: float = 1.1,
     ) -> None:
         require_at_least(1, data=data, reference_data=reference_data)
         require_at_least(2, num_chains=num_chains)
         require_at_least(8, num_draws=num_draws)
         require_at_least(200, reference_draws=reference_draws)
-        if not stuck_r_hat > 1:
-            raise ValueError(f"stuck_r_hat={stuck_r_hat}: must be above 1")
+        if not largest_r_hat > 1:
+            raise ValueError(f"largest_r_hat={largest_r_hat}: must be above 1")
         self.data, self.num_chains, self.num_draws = data, num_chains, num_draws
-        self.reference_data, self.reference_draws, self.stuck_r_hat = reference_data, reference_draws, stuck_r_hat
+        self.reference_data, self.reference_draws, self.largest_r_hat = reference_data, reference_draws, largest_r_hat
 
 
 class LatentChecks:
@@ -118,7 +124,7 @@ class General:
         threads: int | None = None,
         plugins: Sequence[str] = (),
     ) -> None:
-        if run is None:
+        if not run:
             raise ValueError("run=null: name the directory of a run, like run=outputs/train/RUN")
         if data is not None:
             require_at_least(1, data=data)

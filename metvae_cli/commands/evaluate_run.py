@@ -40,6 +40,10 @@ _SETTINGS = (
     "latent_dim",
 )
 
+_LEFT_OUT = {
+    "exact": "the model is not linear and has more than two latent coordinates",
+    "latent": "there are too few data",
+}
 _ESTIMATORS: Mapping[str, Callable[[Workplace], Outcome | None]] = {
     "importance": evaluate_likelihood.importance,
     "ais": evaluate_likelihood.ais,
@@ -103,7 +107,7 @@ def _run(
                 interruption.check()
                 outcome = functions[name](work)
                 if outcome is None:
-                    log.info("%s: left out, the model is not linear and has more than two latent coordinates", name)
+                    log.info("%s: left out, %s", name, _LEFT_OUT[name])
                     continue
                 for warning in outcome.warnings:
                     log.warning("warning: %s", warning)

@@ -67,9 +67,8 @@ class Outcome(NamedTuple):
 
 
 def with_error(value: float, *errors: float) -> str:
-    """A number and its standard errors, those that there are."""
-    known = [error for error in errors if error == error]
-    return f"{value:.3f}" + "".join(f" ± {error:.3f}" for error in known)
+    """A number and its standard errors; a dash stands for one that cannot be had, of one datum or one repeat."""
+    return f"{value:.3f}" + "".join(" ± -" if error != error else f" ± {error:.3f}" for error in errors)
 
 
 def listed(values: Tensor) -> list[float]:

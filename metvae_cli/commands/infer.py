@@ -20,6 +20,8 @@ from metvae_cli.commands.hydra_entry import (
 )
 from metvae_cli.commands.train import built, changed, log_to, start_or_resume
 from metvae_cli.errors import ConfigError
+from metvae_cli.paths import config_dir
+from metvae_cli.schema import did_you_mean
 
 if TYPE_CHECKING:
     from metvae_cli.build_inference import InferenceRun
@@ -94,6 +96,15 @@ def _build(config: DictConfig) -> tuple["InferenceRun", dict[str, Any]]:
     return build_inference(settings, named_plugins(), typed_values("target.path")), settings
 
 
+def _composed(name: str, words: Sequence[str]) -> DictConfig:
+    """The configuration of one method. Raises ConfigError, of its own key where there is no such experiment."""
+    known = sorted(path.stem for path in (config_dir() / "experiment").glob("infer_*.yaml"))
+    if name not in known and not any(word.startswith("plugins=") for word in words):
+        near = did_you_mean(name, known) or "; `metvae configs list experiment` shows them"
+        raise ConfigError(f"methods=[{name}]: no such experiment of `metvae infer`{near}")
+    return composed("infer", [*words, f"experiment={name}"])
+
+
 def _several(config: DictConfig) -> dict[str, "Method"]:
     """The methods of a configuration: of each its experiment, and on top of it what the command line says.
 
@@ -109,7 +120,7 @@ def _several(config: DictConfig) -> dict[str, "Method"]:
     for name in config["methods"]:
         if name in found:
             raise ConfigError(f"methods=[{','.join(config['methods'])}]: {name} stands there twice")
-        method = composed("infer", [*words, f"experiment={name}"])
+        method = _composed(name, words)
         if method.get("methods"):
             raise ConfigError(f"methods=[{name}]: is a list of methods itself; name its members")
         _, settings = _build(method)

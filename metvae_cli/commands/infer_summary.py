@@ -67,7 +67,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "bound" in summary:
         rows += [
             ("bound on log Z", f"{summary['bound']:.3f} ± {summary['bound_se']:.3f}"),
-            ("estimate of log Z", f"{summary['log_normalizer']:.3f} ± {summary['log_normalizer_se']:.3f}"),
+            (_name_of_estimate(summary), f"{summary['log_normalizer']:.3f} ± {summary['log_normalizer_se']:.3f}"),
         ]
         if "log_normalizer_exact" in summary:
             rows.append(("log Z, exact", f"{summary['log_normalizer_exact']:.3f}"))
@@ -138,3 +138,13 @@ def _number(value: float | None, digits: int) -> str:
 
 def _from_here(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _name_of_estimate(summary: Mapping[str, Any]) -> str:
+    """What the log of the mean weight is."""
+    if not summary["log_normalizer_is_unbiased"]:
+        return "lower bound on log Z, from the mean weight"
+    trusted = summary["pareto_k"] <= 0.7
+    return (
+        "estimate of log Z" if trusted else f"estimate of log Z (not to be trusted, Pareto k {summary['pareto_k']:.2f})"
+    )

@@ -18,6 +18,7 @@ from metvae_cli.errors import ConfigError
 from metvae_cli.paths import discard_run
 from metvae_cli.schema import call
 from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.run_directory import write_status
 from metvae_cli.tracking.tensorboard import Board
 
 
@@ -42,10 +43,19 @@ def task(config: DictConfig) -> None:
 
 def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folder: Path) -> None:
     """Write the pictures into `folder`, each as soon as it is made, and say where they are."""
-    with closing(Board(folder)) as board:
-        for name in names:
-            for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
-                print(path, flush=True)
+    write_status(folder, "running")
+    try:
+        with closing(Board(folder)) as board:
+            for name in names:
+                for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
+                    print(path, flush=True)
+    except KeyboardInterrupt:
+        write_status(folder, "interrupted", "the pictures made by then are whole")
+        raise
+    except Exception as error:
+        write_status(folder, "failed", f"{type(error).__name__}: {error}")
+        raise
+    write_status(folder, "finished")
 
 
 def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: bool) -> list[Path]:

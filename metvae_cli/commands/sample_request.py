@@ -55,13 +55,16 @@ class Request:
     plugins: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.run is None:
+        if not self.run:
             raise ValueError("run=null: name the directory of a run, like run=outputs/train/RUN")
         least = {"count": 1, "data": 1, "steps": 2, "neighbours": 1, "train_data": 1, "sweeps": 1, "frames": 1}
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"{name}={value}: must be at least {smallest}")
+        for name, largest in (("count", 10_000), ("data", 1000), ("steps", 1000)):
+            if getattr(self, name) > largest:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at most {largest}, for one picture")
         if not 0 < self.mask_share < 1:
             raise ValueError(f"mask_share={self.mask_share}: must lie between 0 and 1")
         if self.checkpoint not in ("best", "last"):

@@ -46,6 +46,7 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     return [
         f"run        {folder}",
         f"look       tensorboard --logdir {shlex.quote(logs)}",
+        f"measure    metvae evaluate {_hydra_word('run', folder)}{plugins}",
         f"pictures   metvae sample {_hydra_word('run', folder)}{plugins}",
         f"go on      metvae train {shlex.quote(f'resume={folder}')} trainer.{summary['stopped']}=N{plugins}",
     ]

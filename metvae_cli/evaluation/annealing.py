@@ -157,10 +157,11 @@ def anneal(
     order = range(num_temperatures, -1, -1) if backwards else range(num_temperatures + 1)
     stepper = _Stepper(path, settings.num_leapfrog, streams)
     point, acceptance = path.evaluate(start, create_graph=False), 0.0
-    log_weights = torch.zeros(start.shape[:2], dtype=torch.float64, device=start.device)
+    exact = torch.float32 if start.device.type == "mps" else torch.float64
+    log_weights = torch.zeros(start.shape[:2], dtype=exact, device=start.device)
     for count, (before, t) in enumerate(pairwise(order), start=1):
         between(count)
-        log_weights += (betas[t] - betas[before]).item() * (point.log_final - point.log_initial).double()
+        log_weights += (betas[t] - betas[before]).item() * (point.log_final - point.log_initial).to(exact)
         if t in (0, num_temperatures):
             break  # a step at the far end would change no weight
         step_sizes = _varied(tuned.step_sizes[_segment(t, num_temperatures)], t)

@@ -28,12 +28,16 @@ def effective_size(draws: Tensor) -> Tensor:
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:
-    """Shape k of the generalised Pareto tail of importance weights (S, B), (B,); NaN where S is too small to tell.
+    """Shape k of the generalised Pareto tail of importance weights (S, B), (B,); NaN where S is too small to tell or a
+    weight is infinite or no number.
 
     Below 0.5 the weights have a variance; above 0.7 the estimate cannot be trusted (Vehtari et al. 2024).
     """
     num_samples = len(log_weights)
     values = log_weights.detach().double().cpu()
+    # A weight of zero is a weight like any other small one; the tail does not see it.
+    least = torch.where(torch.isfinite(values), values, torch.inf).amin(0) - 1
+    values = torch.where(values == -torch.inf, least, values)
     k = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
     varies = torch.isfinite(values).all(0) & ((values.max(0).values - values.min(0).values) > 1e-10)
     if num_samples >= 25 and varies.any():

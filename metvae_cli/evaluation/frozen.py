@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from metvae_cli.data.base import Dataset, Split
+from metvae_cli.errors import ConfigError
 from metvae_cli.models.vae import VAE, Prior
 from metvae_cli.objectives.base import Model
 
@@ -43,6 +44,8 @@ def freeze(model: VAE, device: torch.device, precision: Precision = "double") ->
     Double precision is what makes an estimate the same for every number of latents decoded together and on every
     device: single precision moves the sums over pixels by up to 1e-4 nats, and chains further.
     """
+    if precision == "double" and device.type == "mps":
+        raise ConfigError("precision=double: mps has none; set precision=single or device=cpu")
     dtype = torch.float64 if precision == "double" else torch.float32
     host = _copy(model, torch.device("cpu"), dtype)
     placed = host if device.type == "cpu" else _copy(model, device, dtype)

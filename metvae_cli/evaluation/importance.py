@@ -79,9 +79,8 @@ def importance_sampling(
     together, done = max(1, chunk // num_samples), 0
     for index, x in data:
         for numbers, rows in zip(index.split(together), x.to(model.dtype).split(together), strict=True):
-            between(done)
             streams = [("importance", seed, repeat, datum) for datum in numbers.tolist()]
-            log_weights = _log_weights(model, rows, propose, num_samples, streams, chunk)
+            log_weights = _log_weights(model, rows, propose, num_samples, streams, chunk, lambda at=done: between(at))
             log_sum = log_weights.logsumexp(0)
             effective = (2 * log_sum - (2 * log_weights).logsumexp(0)).exp()
             parts.append((log_sum - math.log(num_samples), effective, pareto_k(log_weights)))
@@ -97,11 +96,13 @@ def _log_weights(
     num_samples: int,
     streams: list[tuple[str, int, int, int]],
     chunk: int,
+    check: Callable[[], None],
 ) -> Tensor:
     """log p(x, z_s) - log q(z_s | x), (S, B), on the CPU in double precision."""
     posteriors = [propose(datum) for datum in x.split(1)]  # one by one: each is then the same in every company
     joint, found = model.placed.joint(x.to(model.device)), []
     for block, start in enumerate(range(0, num_samples, _BLOCK)):
+        check()
         count, drawn = min(_BLOCK, num_samples - start), []
         for posterior, name in zip(posteriors, streams, strict=True):
             with stream(*name, block, dtype=model.dtype):

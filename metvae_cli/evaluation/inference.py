@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath
-from metvae_cli.evaluation.convergence import effective_size, r_hat
+from metvae_cli.evaluation.convergence import effective_size, pareto_k, r_hat
 from metvae_cli.evaluation.distances import energy_distance, mmd
 from metvae_cli.evaluation.long_chains import LongChains, run_long_chains
 from metvae_cli.evaluation.modes import count_modes
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.models.inference import Inference
 from metvae_cli.objectives.base import Objective
-from metvae_cli.objectives.weights import make_path
+from metvae_cli.objectives.soundness import weights_are_unbiased
+from metvae_cli.objectives.weights import WeightObjective, make_path
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.targets.base import Target
 
@@ -61,6 +62,8 @@ class Approximation(NamedTuple):
     initial: z_0, (N, D); draws: z_K, (N, D)
     bound, bound_se: mean of the objective's bound and its standard error, nats
     log_normalizer, log_normalizer_se: estimate from the weights, log of their mean, with the delta method's error
+    is_unbiased: E[w] is Z; where it is below, so is the estimate
+    pareto_k: shape of the tail of the weights; above 0.7 estimate and error cannot be trusted
     effective: (sum w)^2 / sum w^2 / N, between 1 / N and 1
     """
 
@@ -70,6 +73,8 @@ class Approximation(NamedTuple):
     bound_se: float
     log_normalizer: float
     log_normalizer_se: float
+    is_unbiased: bool
+    pareto_k: float
     effective: float
 
 
@@ -108,6 +113,9 @@ def approximate(
         bound.std().item() / math.sqrt(len(bound)),
         log_mean.item(),
         math.sqrt(relative_variance / number),
+        not isinstance(objective, WeightObjective)
+        or weights_are_unbiased(objective.bookkeeping, objective.functional_name, sampler),
+        pareto_k(log_weights[:, None]).item(),
         effective,
     )
 
@@ -138,11 +146,13 @@ def long_chains(
 
 def describe_approximation(found: Approximation, target: Target, exact: Tensor | None) -> dict[str, float]:
     """The numbers of an approximation, by their names in summary.json."""
-    numbers = {
+    numbers: dict[str, float] = {
         "bound": found.bound,
         "bound_se": found.bound_se,
         "log_normalizer": found.log_normalizer,
         "log_normalizer_se": found.log_normalizer_se,
+        "log_normalizer_is_unbiased": found.is_unbiased,
+        "pareto_k": found.pareto_k,
         "effective_weights": found.effective,
     }
     if target.log_normalizer is not None:

@@ -51,7 +51,7 @@ def run_long_chains(
     thin: int = 1,
     between: Callable[[int], None] = lambda done: None,
 ) -> LongChains:
-    """Run the K kernels, all at beta = 1, in rounds.
+    """Run the K kernels, all at beta = 1, in rounds; `sampler` is left in evaluation mode, its step sizes adapted.
 
     Args:
         sampler: of at least one step; its schedule is not used
@@ -64,7 +64,7 @@ def run_long_chains(
         between: called with the number of rounds done, for progress and for stopping early
     """
     betas = torch.ones(sampler.num_steps)
-    sampler.train()  # the iterates of dual averaging, not yet their average
+    sampler.train(bool(adaptations))  # while it adapts, dual averaging uses its iterates and not yet their average
     point = path.evaluate(start, create_graph=False)
     for done in range(warm_up):
         between(done)

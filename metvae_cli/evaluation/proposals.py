@@ -1,6 +1,7 @@
 """Proposals of importance sampling: the encoder, the encoder spread out, an encoder trained anew."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -42,7 +43,7 @@ class Overdispersed:
     def log_prob(self, value: Tensor, /) -> Tensor:
         """(S, B, D) -> (S, B); the Jacobian of the spreading is widen^D."""
         back = self.mean + (value - self.mean) / self._widen
-        return self._posterior.log_prob(back) - value.shape[-1] * torch.tensor(self._widen).log().to(value)
+        return self._posterior.log_prob(back) - value.shape[-1] * math.log(self._widen)
 
 
 def overdispersed(propose: Callable[[Tensor], Posterior], widen: float) -> Callable[[Tensor], Posterior]:

@@ -150,10 +150,32 @@ def reference_draws(
 
 
 @torch.no_grad()
-def trained_draws(model: Model, sampler: Sampler, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Draws of q_0 and of q_K, the ends of the trained chain; each (S, B, D)."""
-    start = model.posterior(x).rsample((num_samples,))
-    return start, sampler(start, path_as_trained(model, sampler, x), create_graph=False).final.z
+def trained_draws(
+    model: Model, sampler: Sampler, x: Tensor, num_samples: int, chunk: int = 2048
+) -> tuple[Tensor, Tensor]:
+    """Draws of q_0 and of q_K, the ends of the trained chain; each (S, B, D). chunk: chains at a time, for memory."""
+    path, posterior, ends = path_as_trained(model, sampler, x), model.posterior(x), []
+    for count in _parts(num_samples, chunk // len(x)):
+        start = posterior.rsample((count,))
+        ends.append((start, sampler(start, path, create_graph=False).final.z))
+    starts, finals = zip(*ends, strict=True)
+    return torch.cat(starts), torch.cat(finals)
+
+
+@torch.no_grad()
+def elbo(model: Model, x: Tensor, num_samples: int, chunk: int = 2048) -> Tensor:
+    """E_q[log p(x, z) - log q(z | x)] of each datum from S draws, (B,), in nats."""
+    posterior, joint, total = model.posterior(x), model.joint(x), x.new_zeros(len(x))
+    for count in _parts(num_samples, chunk // len(x)):
+        z = posterior.rsample((count,))
+        total = total + (joint(z) - posterior.log_prob(z)).sum(0)
+    return total / num_samples
+
+
+def _parts(total: int, at_a_time: int) -> list[int]:
+    """A number as a sum of parts of at most so many."""
+    size = max(1, at_a_time)
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def compare_with_reference(start: Tensor, end: Tensor, reference: Reference) -> Remaining:

@@ -8,6 +8,18 @@ from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers.chain import Sampler
 
 
+def weights_are_unbiased(bookkeeping: str, functional: str, sampler: Sampler) -> bool:
+    """Whether E[w] is p(x) and not below it.
+
+    Below it are weights of Metropolis decisions under a reverse distribution that gives mass to rejections that cannot
+    happen, and the means of log w over enumerated histories.
+    """
+    if sampler.decisions == "enumerated" and functional == "mean":
+        return False
+    rules = [kernel.acceptance for kernel in sampler.steps if isinstance(kernel, MetropolisHastings)]
+    return not (bookkeeping == "path" and Acceptance.METROPOLIS in rules and not sampler.reverse.is_exact)
+
+
 def refuse(bookkeeping: str, sampler: Sampler) -> None:
     """Raise ValueError, with the remedy, for a combination that is unsound or would train something else."""
     if bookkeeping == "none" and sampler.num_steps > 0:

@@ -57,11 +57,15 @@ class PythonDensity(Target):
             raise ValueError(
                 f"path={path}: fails for z of shape (20, 3, {self.dim}) ({type(error).__name__}: {error})"
             ) from error
-        if not isinstance(value, Tensor) or value.shape != (20, 3):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"path={path}: gives a {type(value).__name__}, and must give a tensor with a gradient; compute it with "
+                "torch functions of z"
+            )
+        if value.shape != (20, 3):
             raise ValueError(
                 f"path={path}: must turn z of shape (20, 3, {self.dim}) into log-densities of shape (20, 3), not "
-                f"{shape}; sum over the last dimension, sum(-1)"
+                f"{tuple(value.shape)}; sum over the last dimension, sum(-1)"
             )
         if bool(value.isnan().any() | (value == torch.inf).any()) or not bool(torch.isfinite(value).any()):
             raise ValueError(
@@ -90,6 +94,7 @@ def load_function(path: str) -> Callable[[Tensor], Any]:
         raise ValueError(f"path={path}: {place} cannot be run ({type(error).__name__}: {error})") from error
     function = getattr(module, name, None)
     if not callable(function):
+        there = f": {name} is no function" if function is not None else f" has no function {name}"
         known = [entry for entry, value in vars(module).items() if callable(value) and not entry.startswith("_")]
-        raise ValueError(f"path={path}: {place} has no function {name}; it has {', '.join(known) or 'none'}")
+        raise ValueError(f"path={path}: {place}{there}; it has {', '.join(known) or 'none'}")
     return function

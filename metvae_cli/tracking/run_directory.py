@@ -60,7 +60,7 @@ class RunDirectory:
                     file.write(owner)
                 return
             except FileExistsError:
-                if self._owner_is_gone():
+                if owner_is_gone(self._lock):
                     self._lock.unlink(missing_ok=True)
         raise ConfigError(
             f"{self._key}={self.path}: in use by another run ({self._lock.read_text()}); choose another directory"
@@ -69,22 +69,9 @@ class RunDirectory:
     def holder(self) -> str:
         """Host and process id of another process that owns it, as far as this machine can tell; empty if none does."""
         try:
-            return "" if self._owner_is_gone() else self._lock.read_text()
+            return "" if owner_is_gone(self._lock) else self._lock.read_text()
         except FileNotFoundError:
             return ""
-
-    def _owner_is_gone(self) -> bool:
-        """True only for a process of this machine that no longer lives."""
-        try:
-            host, pid = self._lock.read_text().split()
-            if host != socket.gethostname() or int(pid) == os.getpid():
-                return host == socket.gethostname()
-            os.kill(int(pid), 0)
-        except (ProcessLookupError, ValueError, FileNotFoundError):
-            return True
-        except PermissionError:
-            return False
-        return False
 
     def write_manifest(self, config: Mapping[str, Any], device: str, data: Mapping[str, Any]) -> None:
         """What ran, on what device and data, from which words. A resume adds its own start to the list."""
@@ -115,6 +102,20 @@ class RunDirectory:
         manifest = self.path / "manifest.json"
         if status != "running" and manifest.exists():
             write_json(manifest, json.loads(manifest.read_text()) | {"end": now()})
+
+
+def owner_is_gone(lock: Path) -> bool:
+    """Whether the process that wrote a run's lock no longer lives. One of another machine counts as living."""
+    try:
+        host, pid = lock.read_text().split()
+        if host != socket.gethostname() or int(pid) == os.getpid():
+            return host == socket.gethostname()
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, FileNotFoundError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def write_status(path: Path, status: Status, reason: str = "") -> None:

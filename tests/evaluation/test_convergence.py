@@ -69,6 +69,12 @@ def test_the_tail_of_pareto_weights_has_their_shape(shape: float) -> None:
     assert pareto_k(-shape * uniforms.log()).mean().item() == pytest.approx(shape, abs=0.06)
 
 
+def test_weights_of_zero_leave_the_tail_as_it_is() -> None:
+    log_weights = torch.randn(5000, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with_zero = torch.cat([log_weights, torch.full((1, 1), -math.inf)])
+    assert pareto_k(with_zero).item() == pytest.approx(pareto_k(log_weights).item(), abs=0.05)
+
+
 def test_equal_weights_have_no_tail_and_few_ones_tell_nothing() -> None:
     assert pareto_k(torch.zeros(1000, 1)).item() == -math.inf
     assert math.isnan(pareto_k(torch.randn(10, 1)).item())

@@ -56,6 +56,11 @@ def test_the_divergence_of_what_is_not_gaussian() -> None:
     assert neighbour_kl(first, second) == pytest.approx(exact.item(), abs=0.06)
 
 
+@pytest.mark.parametrize(("dim", "count"), [(4, 1000), (20, 4000), (40, 4000)])
+def test_draws_of_one_law_have_no_divergence_in_many_dimensions(dim: int, count: int) -> None:
+    assert abs(neighbour_kl(normal(count, dim, 5), normal(2 * count, dim, 6))) < 0.06
+
+
 def test_a_chain_that_stands_still_has_no_divergence() -> None:
     still = normal(1, 2, 0).expand(100, 2)
     assert math.isnan(neighbour_kl(still, normal(100, 2, 1)))

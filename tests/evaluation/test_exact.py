@@ -11,9 +11,10 @@ from metvae_cli.evaluation.exact import exact_likelihood, has_exact_likelihood
 from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.evaluation.importance import importance_sampling
 from metvae_cli.models.decoders import MLPDecoder
+from metvae_cli.models.hierarchical import HierarchicalPrior
 from metvae_cli.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from metvae_cli.models.posteriors import mean_field_gaussian
-from metvae_cli.models.priors import MixturePrior, Prior, StandardNormal
+from metvae_cli.models.priors import FlowPrior, MixturePrior, Prior, StandardNormal
 from metvae_cli.models.vae import VAE, Likelihood
 from tests.evaluation.linear_gaussian_data import numbered
 
@@ -91,3 +92,27 @@ def test_models_without_one() -> None:
     assert not has_exact_likelihood(model(3, GaussianLikelihood(), prior=MixturePrior(3)))
     with pytest.raises(ValueError, match="more than two"):
         exact_likelihood(deep, numbered(data(1)))
+
+
+@pytest.mark.parametrize("kind", ["flow", "two_levels", "mixture"])
+def test_every_prior_has_a_grid_that_holds_it(kind: str) -> None:
+    """Whatever the precision its draws come in; and the random state outside stays as it is."""
+    torch.manual_seed(1)
+    priors = {"flow": FlowPrior(2), "two_levels": HierarchicalPrior(2), "mixture": MixturePrior(2, 3)}
+    prior = priors[kind]
+    deep = model(prior.visible_dim, BernoulliLikelihood(), hidden=(8,), prior=prior)
+    before = torch.get_rng_state()
+    assert has_exact_likelihood(deep)
+    found = exact_likelihood(deep, numbered((data(2) > 0).double()), points=301)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.prior_mass == pytest.approx(1, abs=1e-6)
+
+
+def test_mass_that_the_grid_misses_is_missed_aloud() -> None:
+    prior = MixturePrior(1, 2)
+    with torch.no_grad():
+        prior.means.copy_(torch.tensor([[0.0], [60.0]]))
+        prior.logits.copy_(torch.tensor([0.0, -12.0]))
+    rare = model(1, BernoulliLikelihood(), hidden=(8,), prior=prior)
+    mass = exact_likelihood(rare, numbered((data(2) > 0).double()), points=301).prior_mass
+    assert abs(mass - 1) > 1e-6

@@ -41,7 +41,9 @@ def test_the_warm_up_reaches_its_acceptance_and_then_stops() -> None:
     assert abs(chains.accept_prob.mean().item() - 0.8) < 0.1
     settled = size.log_settled.item()
     assert not math.isclose(settled, math.log(5.0), abs_tol=0.5)
-    assert size.log_settled.item() == settled
+    shorter, same = run(5.0, warm_up=300, num_draws=5)  # what comes after the warm-up changes nothing
+    assert same.log_settled.item() == settled
+    assert torch.equal(shorter.draws, chains.draws[:5])
 
 
 def test_chains_with_a_far_too_large_step_are_seen_not_to_move() -> None:

@@ -108,7 +108,7 @@ def test_divergences_are_those_of_gaussians(shift: float, widen: float) -> None:
     torch.manual_seed(0)
     model, x = LinearGaussian(shift=shift, widen=widen), data(2)
     reference = reference_draws(model, x, 20, 200)
-    start, end = trained_draws(model, hmc(0.5, 5), x, 3000)
+    start, end = trained_draws(model, hmc(0.5, 10), x, 3000)
     found = compare_with_reference(start, end, reference)
     exact = kl_divergence(model.posterior(x), LinearGaussian().posterior(x))
     assert (found.kl_start - exact).abs().max() < 0.12

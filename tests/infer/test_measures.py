@@ -148,6 +148,27 @@ def test_no_bound_lies_above_the_log_normalizer(target: str, words: str) -> None
     assert 0 < found.effective <= 1
 
 
+@pytest.mark.parametrize(
+    ("words", "unbiased"),
+    [
+        ("sampler.acceptance=barker", True),
+        ("sampler.acceptance=metropolis sampler.reverse=exact", True),
+        ("sampler.acceptance=metropolis", False),
+        ("sampler.decisions=enumerated", False),
+        ("sampler.decisions=enumerated objective.functional=log_mean_exp", True),
+    ],
+)
+def test_weights_that_fall_short_of_z_are_called_so(words: str, unbiased: bool) -> None:
+    """And only those: the others are within their errors, these are far below."""
+    base = ("target=gaussian", "sampler=random_walk", "sampler.step_size=1.0", "objective=metvae", "initial.scale=1.2")
+    run = built(*base, *words.split())
+    found = approximation(run, 40_000)
+    assert run.target.log_normalizer is not None
+    assert found.is_unbiased is unbiased
+    error = (found.log_normalizer - run.target.log_normalizer) / found.log_normalizer_se
+    assert abs(error) < 5 if unbiased else error < -5
+
+
 def test_a_target_called_smaller_than_it_is_would_be_noticed() -> None:
     """The bound of a Gaussian that has been found is so near that half a nat less is refuted."""
     run = trained(built("target=gaussian", "initial=full", "sampler=none", "objective=elbo", "optimizer.lr=0.03"), 600)

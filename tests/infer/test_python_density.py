@@ -33,9 +33,9 @@ def test_a_function_becomes_a_target(here: Path) -> None:
     ("body", "said"),
     [
         ("def other(z):\n    return z", "has no function log_prob; it has other"),
-        ("log_prob = 3", "has no function log_prob"),
+        ("log_prob = 3", "log_prob is no function"),
         ("def log_prob(z):\n    return -z.square()", r"shape \(20, 3\), not \(20, 3, 2\)"),
-        ("def log_prob(z):\n    return 1.0", "not float"),
+        ("def log_prob(z):\n    return 1.0", "gives a float"),
         ("def log_prob(z):\n    return z.sum(-1) * float('nan')", "is NaN"),
         ("def log_prob(z):\n    return z.sum(-1) * 0 - torch.inf", "is NaN, infinite or everywhere zero"),
         ("def log_prob(z):\n    return -z.detach().square().sum(-1)", "has no gradient"),

@@ -1,0 +1,239 @@
+"""Runs on disk: found below directories and read from a few small files each, without torch or a YAML parser."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metvae_cli.comparison.hydra_files import Composition, read_composition, sweep_words
+from metvae_cli.errors import ConfigError
+from metvae_cli.schema import shown
+from metvae_cli.tracking.run_directory import owner_is_gone
+
+FINISHED = "finished"
+# Folders in which no run lies: what a run leaves in its own, sometimes thousands of files.
+_NOT_ENTERED = {"checkpoints", "images", "pictures", ".hydra", ".git", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or job of a sweep.
+
+    Args:
+        folder: its directory, as it was found
+        state: finished, failed, interrupted, running, killed (says running, but its process is gone), damaged,
+            not started
+        reason: why, where it is not finished; one line
+        seed: None where the run ended before it wrote its configuration
+        settings: dotted key -> value as one types it, of the resolved configuration
+        choices: group -> the name chosen from it, as far as it is known
+        typed: keys that stood on the command line
+        metrics: what it measured, by name; empty unless it is finished
+        data: fingerprint of its data; empty if unknown
+    """
+
+    folder: Path
+    state: str
+    reason: str = ""
+    seed: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+
+    @property
+    def configured(self) -> bool:
+        """Whether it is known what was to be run."""
+        return bool(self.settings)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `metvae evaluate` measured of a run.
+
+    Args:
+        run: directory of the run, resolved
+        time: of its end, ISO 8601
+        metrics: numbers by name, like importance/nats
+    """
+
+    run: Path
+    time: str
+    metrics: Mapping[str, float]
+
+
+def find(folders: Sequence[Path]) -> tuple[list[Run], list[Evaluation]]:
+    """Every run and every evaluation below the folders, each once, in the order of their paths.
+
+    Raises:
+        ConfigError: there is no such directory
+    """
+    runs: list[Run] = []
+    evaluations: list[Evaluation] = []
+    seen: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such directory; name a run, a sweep or a folder of them")
+        for place, names in _places(folder):
+            resolved = place.resolve()
+            if resolved in seen:
+                continue
+            seen.add(resolved)
+            if "multirun.yaml" in names:
+                runs += _not_started(place)
+            elif "evaluation.json" in names:
+                evaluations += _read_evaluation(place)
+            else:
+                runs += _read_run(place, names)
+    return runs, evaluations
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """The directories of runs and evaluations, with the names of the files in each."""
+    for place, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if name not in _NOT_ENTERED)
+        if not {"status.json", "manifest.json", "multirun.yaml"}.isdisjoint(names):
+            yield Path(place), set(names)
+
+
+def _read_run(folder: Path, names: set[str]) -> list[Run]:
+    """The run in a directory; none where it only holds the runs of several methods, or no run of ours."""
+    damages: list[str] = []
+    manifest = _object(folder / "manifest.json", damages) if "manifest.json" in names else {}
+    status = _object(folder / "status.json", damages) if "status.json" in names else {}
+    config = manifest.get("config") or {}
+    if config.get("methods") or "run" in config:  # `infer methods=[...]`; a sample or an evaluation without result
+        return []
+    state, reason = _state(folder, status)
+    if not manifest and not damages:
+        return [Run(folder, state, f"{_typed_job(folder)}{reason}")]
+    metrics: Mapping[str, float] = {}
+    if state == FINISHED and not damages:
+        summary = _object(folder / "summary.json", damages)
+        metrics = _with_derived(_numbers(summary))
+    if damages:
+        state, reason, metrics = "damaged", "; ".join(damages), {}
+    composition = _composition(folder)
+    return [
+        Run(
+            folder,
+            state,
+            reason,
+            manifest.get("seed"),
+            dict(_flat(config)),
+            composition.choices,
+            composition.typed,
+            metrics,
+            str((manifest.get("data") or {}).get("fingerprint", "")),
+        )
+    ]
+
+
+def _object(path: Path, damages: list[str]) -> dict[str, Any]:
+    """The JSON object in a file; where there is none, empty, and a word added to the damages."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        damages.append(f"{path.name} is missing")
+    except (OSError, ValueError) as error:
+        damages.append(f"{path.name} cannot be read ({' '.join(str(error).split())})")
+    else:
+        if isinstance(content, dict):
+            return content
+        damages.append(f"{path.name} holds no JSON object")
+    return {}
+
+
+def _state(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
+    """How a run stands, and why."""
+    state, reason = str(status.get("status", "")), " ".join(str(status.get("reason") or "").split())
+    if not state:
+        return "damaged", "status.json is missing"
+    if state == "running" and owner_is_gone(folder / ".lock"):
+        return "killed", f"says running since {str(status.get('time', ''))[:19]}, but no process does"
+    return state, reason
+
+
+def _not_started(sweep: Path) -> list[Run]:
+    """The jobs of a sweep that have no directory: it was stopped, or has not come to them."""
+    words = enumerate(sweep_words(sweep))
+    return [
+        Run(sweep / str(job), "not started", " ".join(told)) for job, told in words if not (sweep / str(job)).exists()
+    ]
+
+
+def _typed_job(folder: Path) -> str:
+    """The words of a job that ended before it wrote them, to stand before its reason; empty if unknown."""
+    words = sweep_words(folder.parent)
+    if folder.name.isdigit() and int(folder.name) < len(words):
+        return " ".join(words[int(folder.name)]) + ": "
+    return ""
+
+
+def _composition(folder: Path) -> Composition:
+    """What was chosen for a run, from its own files or, for one of several methods, from its place."""
+    found = read_composition(folder)
+    if found.choices:
+        return found
+    methods = (_object(folder.parent / "manifest.json", []).get("config") or {}).get("methods") or []
+    if folder.name in methods:
+        return Composition({"experiment": folder.name}, frozenset({"experiment"}))
+    return found
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys with their values as one types them."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", f"[{','.join(shown(entry) for entry in value)}]"
+        else:
+            yield f"{prefix}{key}", shown(value)
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value for name, value in content.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _with_derived(metrics: dict[str, float]) -> dict[str, float]:
+    """The same with the log-likelihood under its own name and sign."""
+    if "test/nll" in metrics:
+        return {**metrics, "test/log_likelihood": -metrics["test/nll"]}
+    return metrics
+
+
+def _read_evaluation(folder: Path) -> list[Evaluation]:
+    """The evaluation in a directory; none where it cannot be read."""
+    content = _object(folder / "evaluation.json", [])
+    if "run" not in content:
+        return []
+    start = _object(folder / "manifest.json", []).get("directory", ".")
+    metrics = {
+        f"{estimator}/{name}": value
+        for estimator, results in (content.get("estimators") or {}).items()
+        for name, value in _numbers(results).items()
+    }
+    time = str(_object(folder / "status.json", []).get("time", ""))
+    return [Evaluation(Path(start, content["run"]).resolve(), time, metrics)]
+
+
+def with_evaluations(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> tuple[list[Run], int]:
+    """The runs with the numbers of their evaluations, the latest counting, and how many belong to none of them."""
+    measured: dict[Path, dict[str, float]] = {}
+    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.time):
+        measured.setdefault(evaluation.run, {}).update(evaluation.metrics)
+    if not measured:
+        return list(runs), 0
+    joined, known = [], set()
+    for run in runs:
+        resolved = run.folder.resolve()
+        known.add(resolved)
+        metrics = {**run.metrics, **measured.get(resolved, {})} if run.state == FINISHED else run.metrics
+        joined.append(Run(**{**vars(run), "metrics": metrics}))
+    return joined, sum(evaluation.run not in known for evaluation in evaluations)
