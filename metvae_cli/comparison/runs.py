@@ -159,17 +159,23 @@ def _state(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
 
 def _not_started(sweep: Path) -> list[Run]:
     """The jobs of a sweep that have no directory: it was stopped, or has not come to them."""
+    begun = {_job_number(folder) for folder in sweep.iterdir()}
     words = enumerate(sweep_words(sweep))
-    return [
-        Run(sweep / str(job), "not started", " ".join(told)) for job, told in words if not (sweep / str(job)).exists()
-    ]
+    return [Run(sweep / str(job), "not started", " ".join(told)) for job, told in words if job not in begun]
+
+
+def _job_number(folder: Path) -> int | None:
+    """The number of a job, which the name of its directory is or begins with, as in 03_seed=1; None of others."""
+    number = folder.name.partition("_")[0]
+    return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def _typed_job(folder: Path) -> str:
     """The words of a job that ended before it wrote them, to stand before its reason; empty if unknown."""
     words = sweep_words(folder.parent)
-    if folder.name.isdigit() and int(folder.name) < len(words):
-        return " ".join(words[int(folder.name)]) + ": "
+    job = _job_number(folder)
+    if job is not None and job < len(words):
+        return " ".join(words[job]) + ": "
     return ""
 
 

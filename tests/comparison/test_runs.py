@@ -80,16 +80,20 @@ def test_damage_is_noted_and_not_fatal(tmp_path: Path, name: str, text: str | No
     assert runs[1].metrics == {}
 
 
-def test_jobs_of_a_sweep_that_wrote_no_configuration_or_never_began_are_named_by_their_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("0", "1", "2", "3"), ("00_a=1", "01_b=2,c=3", "02_x", "03_y")])
+def test_jobs_of_a_sweep_that_wrote_no_configuration_or_never_began_are_named_by_their_words(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
     write_sweep_file(tmp_path, ["sampler=none,hmc", "encoder.hidden=[1,2],[3]", "latent_dim=2"])
-    write(tmp_path / "1" / "status.json", {"status": "failed", "reason": "no such thing"})
+    write(tmp_path / names[1] / "status.json", {"status": "failed", "reason": "no such thing"})
     for job in (0, 2):
-        write_run(tmp_path / str(job))
+        write_run(tmp_path / names[job])
     runs, _ = find([tmp_path])
     found = {run.folder.name: (run.state, run.reason) for run in runs}
-    assert found["1"] == ("failed", "sampler=none encoder.hidden=[3]: no such thing")
+    assert len(runs) == 4
+    assert found[names[1]] == ("failed", "sampler=none encoder.hidden=[3]: no such thing")
     assert found["3"] == ("not started", "sampler=hmc encoder.hidden=[3]")
-    assert found["0"] == found["2"] == ("finished", "")
+    assert found[names[0]] == found[names[2]] == ("finished", "")
 
 
 def test_methods_side_by_side_are_runs_of_their_own(tmp_path: Path) -> None:
