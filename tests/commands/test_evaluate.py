@@ -221,6 +221,7 @@ def test_a_sweep_over_runs(run: Path, here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_gap_of_bidirectional_monte_carlo_on_trained_digits(here: Path) -> None:
     """Below half a nat at a thousand temperatures; smaller with more of them, 1.8 times for twice as many if large."""
     assert metvae("train", "hydra.run.dir=R", "trainer.max_epochs=30", "trainer.device=cpu") == 0
@@ -236,6 +237,7 @@ def test_the_gap_of_bidirectional_monte_carlo_on_trained_digits(here: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("latent_dim", [2, 8])
 def test_rounding_decides_nothing_on_a_trained_model(latent_dim: int, here: Path) -> None:
     """The leapfrog on a decoder can be chaotic: not with the settings that ship, and with others it is seen."""
