@@ -16,12 +16,12 @@ from metvae_cli.commands import evaluate_diagnostics, evaluate_likelihood
 from metvae_cli.commands.evaluate_request import Request
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace
 from metvae_cli.commands.evaluate_summary import print_evaluation
+from metvae_cli.commands.train_run import supervise
 from metvae_cli.data.base import Split, split_fingerprint, spread_over
-from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.evaluation.estimate import Estimate
 from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_json
+from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
 from metvae_cli.training.device import set_threads
 from metvae_cli.training.interruption import Interruption
@@ -64,25 +64,15 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
         Interrupted: a signal came; what was done by then is kept
         RunError: failed; the reason is in the log and the status
     """
-    with RunDirectory(folder) as directory, Interruption(stop_file(folder)) as interruption:
-        split = _split(run, request)
-        data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
-        directory.write_manifest(config, str(run.device), data)
-        directory.write_status("running")
-        try:
-            results, rows = _run(run, request, split, folder, interruption)
-        except Interrupted as interrupted:
-            directory.write_status("interrupted", str(interrupted))
-            log.warning("interrupted; evaluation.json holds what was done by then: %s", folder)
-            raise
-        except KeyboardInterrupt:
-            directory.write_status("interrupted", "second signal")
-            raise
-        except Exception as error:
-            directory.write_status("failed", f"{type(error).__name__}: {error}")
-            log.exception("the evaluation failed")
-            raise RunError(f"{error} (the whole story: {folder / 'evaluate.log'})") from error
-        directory.write_status("finished")
+    split = _split(run, request)
+    data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
+    results, rows = supervise(
+        folder,
+        folder / "evaluate.log",
+        lambda directory: directory.write_manifest(config, str(run.device), data),
+        lambda interruption: _run(run, request, split, folder, interruption),
+        f"evaluation.json holds what was done by then: {folder}",
+    )
     print_evaluation(rows, results["warnings"], folder)
     return _headline(results["estimators"])
 

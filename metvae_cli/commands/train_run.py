@@ -91,7 +91,7 @@ def supervise(
             log.warning("interrupted; %s", after_interrupt)
             raise
         except KeyboardInterrupt:
-            run.write_status("interrupted", "second signal; the state is that of the last checkpoint")
+            run.write_status("interrupted", "second signal; what was written by then is kept")
             raise
         except Exception as error:
             run.write_status("failed", f"{type(error).__name__}: {error}")
