@@ -70,7 +70,7 @@ def run_long_chains(
         between(done)
         trajectory = sampler.run(point, path, create_graph=False, betas=betas)
         point = trajectory.final
-        outcome = Outcome(trajectory.info.metropolis_prob, point.z, trajectory.score_spread)
+        outcome = Outcome(trajectory.info.metropolis_prob, point.z, trajectory.score_moments)
         for adaptation in adaptations:
             adaptation.update(outcome)
     sampler.eval()

@@ -22,13 +22,13 @@ class Outcome(NamedTuple):
 
     metropolis_prob: `StepInfo.metropolis_prob`, (K, S, B)
     z: last positions, (S, B, D)
-    score_spread: `Trajectory.score_spread`, (K, D), or None
+    score_moments: `Trajectory.score_moments`, (K, 2, D), or None
     credit: mean of what the steps from each one on added to the log-weight, (K,), or None
     """
 
     metropolis_prob: Tensor
     z: Tensor
-    score_spread: Tensor | None = None
+    score_moments: Tensor | None = None
     credit: Tensor | None = None
 
 
@@ -145,9 +145,9 @@ class VarianceSensitive(Adaptation):
     @torch.no_grad()
     def update(self, outcome: Outcome) -> None:
         """Move gamma by the acceptance of each step, then each step size by its score's spread."""
-        assert outcome.score_spread is not None
+        assert outcome.score_moments is not None
         acceptance = outcome.metropolis_prob.mean((1, 2))
-        for k, (step_size, spread) in enumerate(zip(self._step_sizes, outcome.score_spread, strict=True)):
+        for k, (step_size, spread) in enumerate(zip(self._step_sizes, outcome.score_moments[:, 1], strict=True)):
             if not (torch.isfinite(spread).all() and torch.isfinite(acceptance[k])):
                 continue
             self.gamma[k] *= 0.99 if acceptance[k] < self.target_accept else 1.02

@@ -76,7 +76,7 @@ class ObjectiveOutput(NamedTuple):
     initial, final: the ends of the chain, detached
     info: one record per step, (K, S, B)
     evaluations: latent vectors decoded
-    score_spread, credit: for adaptations, see `kernels.adaptation.Outcome`
+    score_moments, credit: for adaptations, see `kernels.adaptation.Outcome`
     """
 
     loss: Tensor
@@ -87,13 +87,13 @@ class ObjectiveOutput(NamedTuple):
     final: Point
     info: StepInfo
     evaluations: int
-    score_spread: Tensor | None = None
+    score_moments: Tensor | None = None
     credit: Tensor | None = None
 
     @property
     def outcome(self) -> Outcome:
         """What adaptations are told."""
-        return Outcome(self.info.metropolis_prob, self.final.z, self.score_spread, self.credit)
+        return Outcome(self.info.metropolis_prob, self.final.z, self.score_moments, self.credit)
 
 
 class Objective(Protocol):

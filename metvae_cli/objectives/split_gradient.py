@@ -71,7 +71,7 @@ def report(
         final=detach(drawn.trajectory.final),
         info=drawn.trajectory.info,
         evaluations=drawn.path.evaluations,
-        score_spread=drawn.trajectory.score_spread,
+        score_moments=drawn.trajectory.score_moments,
     )
 
 

@@ -108,7 +108,7 @@ class WeightObjective:
                 log_alpha=trajectory.info.log_alpha.detach(), log_choice=trajectory.info.log_choice.detach()
             ),
             evaluations=path.evaluations,
-            score_spread=trajectory.score_spread,
+            score_moments=trajectory.score_moments,
             credit=None if credit is None else credit.mean((1, 2)),
         )
 

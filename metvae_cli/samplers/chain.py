@@ -128,5 +128,8 @@ class Sampler(nn.Module):
 
     def start_of(self, point: Point, path: AnnealedPath, beta: Tensor) -> StepStart:
         """What the trajectory keeps of the start of a step."""
-        spread = path.score(point, beta).detach().std((0, 1), unbiased=False) if self.tracks_spread else None
-        return StepStart(point.log_final.detach(), spread)
+        if not self.tracks_spread:
+            return StepStart(point.log_final.detach(), None)
+        score = path.score(point, beta).detach()
+        moments = torch.stack([score.mean((0, 1)), score.std((0, 1), unbiased=False)])
+        return StepStart(point.log_final.detach(), moments)

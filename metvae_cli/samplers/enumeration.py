@@ -38,8 +38,10 @@ class Histories(NamedTuple):
     def draw(self) -> Trajectory:
         """The trajectory of one history per chain, drawn by its probability, without a graph."""
         count, num_samples = self.log_probability.shape[:2]
-        flat = self.log_probability.flatten(1).T.exp()
-        chosen = torch.multinomial(flat, 1).view(num_samples, -1)
+        probability = self.log_probability.exp()
+        # By one uniform number per chain, (S, B), so that what a datum gets does not depend on how a batch is shared out.
+        passed = probability.cumsum(0) < torch.rand_like(probability[0])
+        chosen = passed.sum(0).clamp(max=count - 1)
 
         def pick(values: Tensor, lead: int) -> Tensor:
             """values (..., 2^K S, B, ...), with `lead` dimensions before: those of the chosen history."""
@@ -54,7 +56,7 @@ class Histories(NamedTuple):
         found = self.trajectory
         info = StepInfo(*(pick(entry, 1) for entry in found.info[:-1]))  # pyright: ignore[reportArgumentType]
         ends = pick_point(found.initial), pick_point(found.final)
-        return Trajectory(*ends, info, [None] * len(found.noise), pick(found.log_final, 1), found.score_spread)
+        return Trajectory(*ends, info, [None] * len(found.noise), pick(found.log_final, 1), found.score_moments)
 
 
 def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:

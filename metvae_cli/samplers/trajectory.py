@@ -15,8 +15,8 @@ class Trajectory(NamedTuple):
 
     noise: of the way back over each step; None for steps that take no decision
     log_final: log p(x, z) where each step began, (K, S, B), without a graph
-    score_spread: standard deviation over chains and data of the score where each step began, (K, D), in the
-        coordinates of the moves; None where no step size is adapted to it
+    score_moments: mean and standard deviation, over chains and data, of the score where each step began, (K, 2, D), in
+        the coordinates of the moves; None where no step size is adapted to it
     """
 
     initial: Point
@@ -24,14 +24,14 @@ class Trajectory(NamedTuple):
     info: StepInfo
     noise: Sequence[StepNoise | None]
     log_final: Tensor
-    score_spread: Tensor | None = None
+    score_moments: Tensor | None = None
 
 
 class StepStart(NamedTuple):
-    """What a trajectory keeps of the point where a step began: log p(x, z), (S, B), and the spread of the score."""
+    """What a trajectory keeps of the point where a step began: log p(x, z), (S, B), and the score's moments."""
 
     log_final: Tensor
-    score_spread: Tensor | None
+    score_moments: Tensor | None
 
 
 def make_trajectory(
@@ -39,14 +39,14 @@ def make_trajectory(
 ) -> Trajectory:
     """The trajectory with these ends, of the steps with these records and starts."""
     like = initial.log_final.detach()
-    spreads = [start.score_spread for start in starts if start.score_spread is not None]
+    moments = [start.score_moments for start in starts if start.score_moments is not None]
     return Trajectory(
         initial=initial,
         final=final,
         info=_stack(records, like),
         noise=[record.noise for record in records],
         log_final=torch.stack([start.log_final for start in starts]) if starts else like.new_zeros((0, *like.shape)),
-        score_spread=torch.stack(spreads) if spreads else None,
+        score_moments=torch.stack(moments) if moments else None,
     )
 
 

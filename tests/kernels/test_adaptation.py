@@ -72,19 +72,19 @@ def test_outside_training_the_average_is_used_and_does_not_move() -> None:
 
 def test_the_variance_sensitive_rule_is_written_out() -> None:
     """Two dimensions: 0.9 h + 0.1 gamma / (spread + 1), gamma raised by 2 % or lowered by 1 %; and one step size."""
-    spread = torch.tensor([[3.0, 0.0]])
+    moments = torch.tensor([[[7.0, 7.0], [3.0, 0.0]]])
     for acceptance, factor in ((0.95, 1.02), (0.5, 0.99)):
         both, one = StepSize(0.01, "variance_sensitive", 2), StepSize(0.01, "variance_sensitive")
         for step_size in (both, one):
             adaptation = VarianceSensitive([step_size], 0.9)
-            adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), spread))
+            adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), moments))
             assert torch.allclose(adaptation.gamma, torch.tensor([0.1 * factor]))
         expected = 0.9 * 0.01 + 0.1 * 0.1 * factor / (torch.tensor([3.0, 0.0]) + 1)
         assert torch.allclose(both(), expected)
         assert torch.allclose(one(), torch.tensor(0.009 + 0.01 * factor / (4.5**0.5 + 1)))
         before = both().clone()
         adaptation = VarianceSensitive([both], 0.9)
-        adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), spread * torch.nan))
+        adaptation.update(Outcome(torch.full((1, 2, 3), acceptance), torch.zeros(2, 3, 2), moments * torch.nan))
         assert torch.equal(both(), before)
 
 
@@ -101,9 +101,9 @@ def test_the_variance_sensitive_rule_finds_short_steps_for_steep_dimensions() ->
     for _ in range(600):
         with torch.no_grad():
             trajectory = sampler(scales * torch.randn(200, 1, 2), path, create_graph=False)
-        assert trajectory.score_spread is not None
-        assert torch.allclose(trajectory.score_spread, 1 / scales, rtol=0.3)
-        adaptation.update(Outcome(trajectory.info.metropolis_prob, trajectory.final.z, trajectory.score_spread))
+        assert trajectory.score_moments is not None
+        assert torch.allclose(trajectory.score_moments[:, 1], 1 / scales, rtol=0.3)
+        adaptation.update(Outcome(trajectory.info.metropolis_prob, trajectory.final.z, trajectory.score_moments))
         acceptances.append(trajectory.info.metropolis_prob.mean())
     assert step_size()[1] > 3 * step_size()[0]
     assert abs(torch.stack(acceptances[300:]).mean() - 0.8) < 0.1
