@@ -39,7 +39,9 @@ from metvae_cli.schema import Spine, call, did_you_mean, key_name
 from metvae_cli.tracking.run_directory import read_manifest
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
+from metvae_cli.training.fabric import join_processes
 from metvae_cli.training.optimizer import make_optimizer
+from metvae_cli.training.processes import Processes
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner
 
@@ -57,6 +59,7 @@ class Experiment(NamedTuple):
     seed: int
     device: torch.device
     notes: list[str]
+    processes: Processes
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -78,12 +81,13 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         ConfigError: anything that cannot be done, before anything is written
     """
     spine, settings = check_config(config, plugins)
-    device = prepare_device(settings.device, settings.threads, "trainer.")
+    processes, name = join_processes(settings)
+    device = prepare_device(name, settings.threads, "trainer.")
     source = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {}))
     dataset = source.load()
     seed_everything(spine.seed)
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
-    model.to(device)
+    model.to(device).network_dtype = torch.bfloat16 if settings.precision == "bf16-mixed" else None
     sampler.to(device)
     wired = {"num_steps": sampler.num_steps}
     objective = cast(Objective, construct(config["objective"], "objective", plugins, wired))
@@ -92,7 +96,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
         notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
     _check_inference_iterations(settings, len(dataset.train), source.batch_size)
     parameters = [*model.parameters(), *sampler.parameters()]
-    set_threads(settings.threads, sum(parameter.numel() for parameter in parameters))
+    set_threads(settings.threads, sum(parameter.numel() for parameter in parameters), settings.devices)
     wired = {"parameters": parameters, "max_epochs": settings.max_epochs}
     optimizer, scheduler = call(make_optimizer, config["optimizer"], "optimizer", wired)
     adaptations = [
@@ -102,7 +106,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
     learner = Learner(
         model, sampler, objective, dataset.to(device), source.batch_size, optimizer, scheduler, adaptations
     )
-    return Experiment(learner, settings, spine.seed, device, notes)
+    return Experiment(learner, settings, spine.seed, device, notes, processes)
 
 
 def check_config(config: Mapping[str, Any], plugins: Sequence[str]) -> tuple[Spine, TrainerSettings]:

@@ -16,7 +16,7 @@ from metvae_cli.commands import evaluate_diagnostics, evaluate_likelihood
 from metvae_cli.commands.evaluate_request import Request
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace
 from metvae_cli.commands.evaluate_summary import print_evaluation
-from metvae_cli.commands.train_run import supervise
+from metvae_cli.commands.supervise import supervise
 from metvae_cli.data.base import Split, split_fingerprint, spread_over
 from metvae_cli.evaluation.estimate import Estimate
 from metvae_cli.evaluation.frozen import freeze

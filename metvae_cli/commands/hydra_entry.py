@@ -105,6 +105,14 @@ def composed_for_sweep(command: str, options: Sequence[str], words: Sequence[str
         raise ConfigError(_one_line(error, command, words)) from error
 
 
+def composed_alone(command: str, words: Sequence[str]) -> DictConfig:
+    """The configuration of a single run, without Hydra's own node; nothing is written. Raises ConfigError."""
+    given = get_args_parser().parse_args(list(words))
+    options = [word for word in words if word not in given.overrides]
+    _, config = composed_for_sweep(command, options, given.overrides)
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
 def _first(override: Override) -> list[str]:
     """One override that a job could have; none where that is for a sweeper to say."""
     if not override.is_sweep_override():

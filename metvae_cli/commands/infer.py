@@ -18,7 +18,8 @@ from metvae_cli.commands.hydra_entry import (
     store_words,
     typed_values,
 )
-from metvae_cli.commands.train import built, changed, log_to, start_or_resume
+from metvae_cli.commands.stored_run import changed, log_to
+from metvae_cli.commands.train import built, start_or_resume
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean

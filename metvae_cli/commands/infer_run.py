@@ -12,7 +12,8 @@ from torch import Tensor
 from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
-from metvae_cli.commands.train_run import describe, restore, supervise
+from metvae_cli.commands.supervise import supervise
+from metvae_cli.commands.train_run import describe, restore
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import approximate

@@ -22,6 +22,7 @@ from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_sweep
 from metvae_cli.tracking.run_directory import STOP_FILE, RunDirectory
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.ranks import rank_and_size
 
 Task = Callable[[DictConfig], Any]
 Resume = Callable[[Path, Sequence[str]], Any]
@@ -45,6 +46,8 @@ def run_or_sweep(command: str, argv: Sequence[str], task: Task, resume: Resume |
     if not is_sweep_asked_for(words):
         run_once(task, command, words)
         return 0
+    if rank_and_size()[1] > 1:
+        raise ConfigError("-m: was started as one of several processes; leave torchrun out, each job starts its own")
     with stamped():
         return _sweep(plan_sweep(command, words), ("metvae", command, *argv), task, resume)
 

@@ -20,12 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
-from metvae_cli.commands.hydra_entry import output_folder
+from metvae_cli.commands.hydra_entry import named_plugins, output_folder
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_attempt, discard_run
 from metvae_cli.tracking.run_directory import RunDirectory, read_status, stop_file, write_json, write_status
 from metvae_cli.training.interruption import asked_to_stop
+from metvae_cli.training.ranks import is_assistant
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,20 @@ class SweepJob:
         if status.get("status") == "finished":
             _say(f"{folder.name}: finished already")
             return status.get("value")
+        if is_assistant():  # one of several processes that Slurm started for this job, and not the first
+            return self._assist(config)
         if holder := RunDirectory(folder).holder():
             _say(f"{folder.name}: is left to another process that runs it ({holder})")
             return math.nan
         return self._attempt(config, folder, elsewhere)
+
+    @staticmethod
+    def _assist(config: DictConfig) -> float:
+        from metvae_cli.build import plain
+        from metvae_cli.commands.several_processes import assist
+
+        assist(plain(config), named_plugins())
+        return math.nan
 
     def _attempt(self, config: DictConfig, folder: Path, elsewhere: bool) -> Any:
         """Run, and leave word in the directory of how it ended."""

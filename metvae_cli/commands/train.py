@@ -4,27 +4,30 @@ What a run does is in `train_run.py`; it is imported late, so that help and miss
 """
 
 import logging
-import logging.config
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from metvae_cli.commands.hydra_entry import (
+    composed_alone,
     is_sweep,
     named_plugins,
+    options_first,
     output_folder,
     override_value,
     plugins_in,
     store_words,
 )
+from metvae_cli.commands.stored_run import changed, log_to
 from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError, Interrupted, RunError
-from metvae_cli.paths import config_dir, discard_run
-from metvae_cli.schema import did_you_mean
+from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import read_status, write_status
+from metvae_cli.training.ranks import is_assistant, rank_and_size
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int:
     """Train; returns the exit status."""
+    if is_assistant():
+        return _assist(argv)
     return start_or_resume("train", argv, task, resume)
 
 
@@ -55,6 +60,28 @@ def start_or_resume(
     return 0
 
 
+def _assist(argv: Sequence[str]) -> int:
+    """Do the share of a process that torchrun or Slurm started beside the first one, which says all there is to say."""
+    from metvae_cli.build import plain, stored_config
+    from metvae_cli.commands.several_processes import assist
+
+    try:
+        words = options_first(argv, "train")
+        folder = override_value(words, "resume")
+        plugins = plugins_in([word for word in words if not word.startswith("-")])
+        if folder not in (None, "", "null"):
+            changes = [word for word in words if not word.startswith(("resume=", "plugins="))]
+            config = changed(stored_config(Path(folder), "resume"), changes)
+        else:
+            config = plain(composed_alone("train", words))
+        assist(config, plugins)
+    except ConfigError:
+        return 2
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
+    return 0
+
+
 def task(config: DictConfig) -> float:
     """One job of Hydra's; returns the best validation bound, which a sweeper may maximise.
 
@@ -62,15 +89,46 @@ def task(config: DictConfig) -> float:
         ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
         RunError: failed; the reason is in the run's log and status
     """
-    from metvae_cli.build import build_experiment, plain
-    from metvae_cli.commands.train_run import train
+    from metvae_cli.build import plain
 
-    folder = output_folder()
-    settings, experiment = built(
-        folder, "train.log", lambda: (plain(config), build_experiment(plain(config), named_plugins()))
-    )
+    folder, plugins = output_folder(), named_plugins()
+    start = built(folder, "train.log", lambda: _starter(plain(config), plugins, folder, None))
     store_words(config, folder)
-    return train(experiment, settings, folder)
+    return start([word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")])
+
+
+def _starter(
+    config: dict[str, Any], plugins: Sequence[str], folder: Path, checkpoint: Path | None
+) -> Callable[[Sequence[str]], float]:
+    """What trains, in this process or in several, once it is known that it can; given the words that count for it.
+
+    checkpoint: to go on from, or None
+
+    Raises:
+        ConfigError: it cannot
+    """
+    from metvae_cli.build import build_experiment, check_config
+    from metvae_cli.commands.train_run import refuse_other_data, train
+    from metvae_cli.training.checkpoint import load_checkpoint
+    from metvae_cli.training.fabric import check_processes
+
+    _, settings = check_config(config, plugins)
+    check_processes(settings)
+    content = load_checkpoint(checkpoint) if checkpoint else None
+    several = settings.devices > 1 and rank_and_size()[1] == 1
+    alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
+    experiment = build_experiment(alone if several else config, plugins)
+    if checkpoint:
+        refuse_other_data(folder, experiment.learner.dataset)
+    if not several:
+        return lambda words: train(experiment, config, folder, content)
+
+    def start(words: Sequence[str]) -> float:
+        from metvae_cli.commands.several_processes import launch
+
+        return launch(folder, words, settings, resumes=checkpoint is not None)
+
+    return start
 
 
 def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
@@ -100,9 +158,7 @@ _MOVED = ("dataset.path=", "dataset.root=")
 
 def resume(folder: Path, overrides: Sequence[str]) -> float:
     """Go on with the run in `folder`; only limits and intervals of the trainer may be changed."""
-    from metvae_cli.build import build_experiment, data_of, stored_config
-    from metvae_cli.commands.train_run import train
-    from metvae_cli.training.checkpoint import load_checkpoint
+    from metvae_cli.build import stored_config
 
     for word in overrides:
         if word.startswith("-") or not word.startswith(("trainer.", "plugins=", *_MOVED)):
@@ -112,37 +168,9 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
             )
     changes = [word for word in overrides if not word.startswith("plugins=")]
     config = changed(stored_config(folder, "resume"), changes)
-    content = load_checkpoint(folder / "checkpoints" / "last.pt")
-    experiment = build_experiment(config, plugins_in(overrides))
-    if (known := data_of(folder)) and known["fingerprint"] != experiment.learner.dataset.fingerprint():
-        raise ConfigError(
-            f"resume={folder}: the data are not those that the run was started with; put them back, or start a new run"
-        )
+    start = _starter(config, plugins_in(overrides), folder, folder / "checkpoints" / "last.pt")
     log_to(folder, "train.log")
-    return train(experiment, config, folder, content)
-
-
-def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """The stored configuration with other values of keys that it has. changes: words like trainer.max_epochs=3."""
-    result = dict(config)
-    for group, given in cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).items():
-        for key in given:
-            if key not in config[group]:
-                known = [f"{group}.{name}" for name in config[group]]
-                raise ConfigError(f"{group}.{key}: unknown key{did_you_mean(f'{group}.{key}', known)}")
-        result[group] = {**config[group], **given}
-        if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
-            raise ConfigError(
-                "trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume"
-            )
-    return result
-
-
-def log_to(folder: Path, name: str) -> None:
-    """The logging that Hydra sets up for a new run."""
-    settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
-    OmegaConf.update(settings, "handlers.file.filename", str(folder / name))
-    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+    return start(overrides)
 
 
 def _refuse_used_directory(folder: Path) -> None:

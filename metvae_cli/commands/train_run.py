@@ -6,29 +6,29 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from metvae_cli.build import Experiment
+from metvae_cli.build import Experiment, data_of
+from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.train_summary import print_summary
-from metvae_cli.data.base import Split, spread_over
-from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.data.base import Dataset, Split, spread_over
+from metvae_cli.errors import ConfigError, RunError
 from metvae_cli.evaluation import pictures
 from metvae_cli.evaluation.estimate import bits_per_dimension
 from metvae_cli.evaluation.frozen import batches, freeze
 from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
-from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_json
+from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import Board
-from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.state import Tracker
 from metvae_cli.training.trainer import Trainer
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,18 @@ def train(
         Interrupted: a signal came; the state is saved
         RunError: failed; the reason is in the run's log and status
     """
+    processes = experiment.processes
+    folder, content = processes.tell((folder, content))
+    try:
+        return (_assist if processes.rank else _lead)(experiment, config, folder, content)
+    finally:
+        processes.leave()
+
+
+def _lead(
+    experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None
+) -> float:
+    """Train as the process that writes. Raises as `train`."""
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     summary = supervise(
@@ -60,45 +72,42 @@ def train(
     return summary["val/bound"]
 
 
-def supervise(
-    folder: Path,
-    log_file: Path,
-    begin: Callable[[RunDirectory], None],
-    work: Callable[[Interruption], T],
-    after_interrupt: str,
-) -> T:
-    """Do the work of a run in its directory, with its manifest and its status kept.
+def refuse_other_data(folder: Path, dataset: Dataset) -> None:
+    """Raise ConfigError unless the data are those that the run in `folder` was started with."""
+    if (known := data_of(folder)) and known["fingerprint"] != dataset.fingerprint():
+        raise ConfigError(
+            f"resume={folder}: the data are not those that the run was started with; put them back, or start a new run"
+        )
 
-    Args:
-        folder: the run's directory
-        log_file: where its log goes
-        begin: writes the manifest
-        work: given what to ask between iterations whether to stop
-        after_interrupt: what to say to a user who stopped it
 
-    Raises:
-        ConfigError: the directory cannot be had
-        Interrupted: a signal came
-        RunError: failed; the reason is in the run's log and status
-    """
-    with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
-        begin(run)
-        run.write_status("running")
-        try:
-            result = work(interruption)
-        except Interrupted as interrupted:
-            run.write_status("interrupted", str(interrupted))
-            log.warning("interrupted; %s", after_interrupt)
-            raise
-        except KeyboardInterrupt:
-            run.write_status("interrupted", "second signal; what was written by then is kept")
-            raise
-        except Exception as error:
-            run.write_status("failed", f"{type(error).__name__}: {error}")
-            log.exception("the run failed")
-            raise RunError(f"{error} (the whole story: {log_file})") from error
-        run.write_status("finished")
-    return result
+def _assist(experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None) -> float:
+    """Train as a process that writes nothing. Raises as `train`."""
+    del config
+    with Interruption() as interruption:
+        trainer = make_trainer(experiment, folder, Silence(), interruption)
+        if content is not None:
+            restore(trainer, content)
+        fit_and_test(experiment, trainer, interruption)
+    return trainer.state.best_value
+
+
+def make_trainer(experiment: Experiment, folder: Path, tracker: Tracker, interruption: Interruption) -> Trainer:
+    """The trainer of a run."""
+    learner, processes = experiment.learner, experiment.processes
+    checkpoints = folder / "checkpoints"
+    return Trainer(learner, experiment.settings, experiment.seed, checkpoints, tracker, interruption, processes)
+
+
+def fit_and_test(
+    experiment: Experiment, trainer: Trainer, interruption: Interruption
+) -> tuple[str, ImportanceEstimate, float]:
+    """Train, then measure on the test data what the best validation left; why it stopped, log-likelihood, bound."""
+    reason = trainer.fit()
+    trainer.load_weights("best.pt")
+    test = test_log_likelihood(experiment, interruption)
+    held_out = experiment.learner.dataset.test
+    index = _test_index(held_out, experiment.settings.test_data)
+    return reason, test, trainer.evaluate(held_out, index)["bound"]
 
 
 def _run(
@@ -118,17 +127,13 @@ def _run(
         closing(Board(folder, state.get("iteration"))) as board,
         RunTracker(board, metrics, _pictures(experiment), settings.max_epochs) as tracker,
     ):
-        trainer = Trainer(learner, settings, experiment.seed, folder / "checkpoints", tracker, interruption)
+        trainer = make_trainer(experiment, folder, tracker, interruption)
         _announce(experiment, trainer, folder)
         if content is not None:
             restore(trainer, content)
         else:
             describe(board, config, learner.sampler.num_steps, ("reconstruction", "kl"))
-        reason = trainer.fit()
-        trainer.load_weights("best.pt")
-        test = test_log_likelihood(experiment, interruption)
-        held_out = learner.dataset.test
-        test_bound = trainer.evaluate(held_out, _test_index(held_out, settings.test_data))["bound"]
+        reason, test, test_bound = fit_and_test(experiment, trainer, interruption)
         summary = _summary(experiment, trainer, metrics.last(), test) | {"test/bound": test_bound, "stopped": reason}
         # Nothing from here on can be interrupted: what a resume would draw again is drawn once.
         tracker.pictures(trainer.state.iteration, "final/")
@@ -144,13 +149,14 @@ def _announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
     """One line on what runs where."""
     learner = experiment.learner
     log.info(
-        "%s: %d training data, %s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
+        "%s: %d training data, %s parameters, %d Markov steps, %d samples; %s%s, %d threads; writing to %s",
         learner.dataset.name,
         len(learner.dataset.train),
         f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
         learner.sampler.num_steps,
         learner.objective.num_samples,
         experiment.device,
+        f" x {experiment.processes.size}" if experiment.processes.size > 1 else "",
         torch.get_num_threads(),
         folder,
     )
@@ -196,13 +202,20 @@ def _summary(
 def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> ImportanceEstimate:
     """Importance-sampled log-likelihood of the test data: what `metvae evaluate` gives for as many samples."""
     learner, settings = experiment.learner, experiment.settings
-    test = learner.dataset.test
-    return importance_sampling(
+    test, processes = learner.dataset.test, experiment.processes
+    index = _test_index(test, settings.test_data)
+    own = torch.arange(len(index))[processes.rank :: processes.size] if len(index) >= processes.size else None
+    found = importance_sampling(
         freeze(learner.model, experiment.device),
-        batches(learner.dataset, test, _test_index(test, settings.test_data)),
+        batches(learner.dataset, test, index if own is None else index[own]),
         settings.test_samples,
         between=lambda done: interruption.check(),
     )
+    if own is None or processes.size == 1:
+        return found
+    # The random numbers of a datum are its own: it does not matter which process has it.
+    placed = [values.new_zeros(len(index)).index_copy_(0, own, values) for values in found]
+    return ImportanceEstimate(*processes.sum(placed))
 
 
 def _test_index(test: Split, limit: int | None) -> Tensor:

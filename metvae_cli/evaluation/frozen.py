@@ -53,7 +53,9 @@ def freeze(model: VAE, device: torch.device, precision: Precision = "double") ->
 
 
 def _copy(model: VAE, device: torch.device, dtype: torch.dtype) -> VAE:
-    return copy.deepcopy(model).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    copied = copy.deepcopy(model).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    copied.network_dtype = None
+    return copied
 
 
 def batches(dataset: Dataset, split: Split, index: Tensor, size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:

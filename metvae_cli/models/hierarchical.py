@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from metvae_cli.densities import LogDensity
 from metvae_cli.models.nets import Activation, mlp
 from metvae_cli.models.posteriors import mean_field_gaussian
+from metvae_cli.models.precision import as_density
 from metvae_cli.models.priors import Prior, standard_normal
 
 
@@ -137,4 +138,4 @@ class HierarchicalEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> TwoLevels:
         """(B, *event) -> distribution with batch shape (B,) and event shape (D,)."""
-        return TwoLevels(mean_field_gaussian(self.net(x.flatten(1))), self.upper)
+        return TwoLevels(as_density(mean_field_gaussian, self.net(x.flatten(1))), self.upper)

@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, LowRankMultivariateNo
 from torch.nn.functional import softplus
 
 from metvae_cli.bijections import Bijection
+from metvae_cli.models.precision import as_density
 
 HeadName = Literal["mean_field", "full", "low_rank"]
 FlowName = Literal["none", "realnvp", "maf", "iaf"]
@@ -136,7 +137,7 @@ class Head(nn.Module):
 
     def forward(self, output: Tensor) -> Distribution:
         """(B, size) -> distribution with batch shape (B,) and event shape (D,)."""
-        base = self._gaussian(output)
+        base = as_density(self._gaussian, output)
         return base if self.bijection is None else FlowPosterior(base, self.bijection, from_noise=self.from_noise)
 
     def _gaussian(self, output: Tensor) -> Distribution:

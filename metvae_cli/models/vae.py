@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from metvae_cli.densities import LogDensity, Point
 from metvae_cli.models.base import TrainedModel
+from metvae_cli.models.precision import decoded, in_precision
 
 
 class Prior(Protocol):
@@ -59,6 +60,8 @@ class VAE(TrainedModel):
         likelihood: parameters -> p(x | z)
         cloned: keep a copy of what makes p(x, z), learned apart, for a chain to move on (arXiv 2106.15921). The model
             itself then gets no gradient through the chain
+
+    network_dtype: of the matrix products of encoder and decoder while it is trained; None is that of their parameters
     """
 
     def __init__(
@@ -75,24 +78,25 @@ class VAE(TrainedModel):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        self.network_dtype: torch.dtype | None = None
         parts = cast("list[nn.Module]", [prior, decoder, likelihood])
         # A prior may use the encoder: the copy uses the same one.
         self.clone = copy.deepcopy(nn.ModuleList(parts), {id(encoder): encoder}) if cloned else None
 
     def posterior(self, x: Tensor) -> Distribution:
         """The encoder's q(z | x): batch shape (B,), event shape (D,)."""
-        return self.encoder(x)
+        return in_precision(self.encoder, x, self.network_dtype)
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x | z) for z (S, B, D)."""
-        return self.likelihood(self.decoder(z[..., : self.prior.visible_dim]))
+        return self.likelihood(decoded(self.decoder, z[..., : self.prior.visible_dim], self.network_dtype))
 
     def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
         """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats.
 
         A weight other than 1 is for the warm-up of the Kullback-Leibler term: it stands for 1 / (weight of that term).
         """
-        return _joint(self.prior, self.decoder, self.likelihood, x, likelihood_weight)
+        return _joint(self.prior, self._decoded(self.decoder), self.likelihood, x, likelihood_weight)
 
     def clone_joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
         """`joint` of the copy.
@@ -103,7 +107,10 @@ class VAE(TrainedModel):
         if self.clone is None:
             raise ValueError("cloned_decoder=true: this model keeps no copy of its decoder; build it with cloned=True")
         prior, decoder, likelihood = cast(Any, self.clone)
-        return _joint(prior, decoder, likelihood, x, likelihood_weight)
+        return _joint(prior, self._decoded(decoder), likelihood, x, likelihood_weight)
+
+    def _decoded(self, decoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda z: decoded(decoder, z, self.network_dtype)
 
     def inference_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of q(z | x)."""

@@ -39,7 +39,7 @@ class Histories(NamedTuple):
         """The trajectory of one history per chain, drawn by its probability, without a graph."""
         count, num_samples = self.log_probability.shape[:2]
         probability = self.log_probability.exp()
-        # By one uniform number per chain, (S, B), so that what a datum gets does not depend on how a batch is shared out.
+        # By one uniform number per chain, (S, B): what a datum gets does not depend on how its batch is shared out.
         passed = probability.cumsum(0) < torch.rand_like(probability[0])
         chosen = passed.sum(0).clamp(max=count - 1)
 

@@ -81,3 +81,26 @@ class RunTracker:
     def position(self) -> int:
         """Length of metrics.csv in bytes."""
         return self.metrics.position()
+
+
+class Silence:
+    """The tracker of a process that writes nothing, since another one of the same run does."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def log_weights(self, step: int, values: Tensor) -> None:
+        """Nothing."""
+
+    def row(self, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def pictures(self, step: int) -> None:
+        """Nothing."""
+
+    def progress(self, epoch: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def position(self) -> int:
+        """Nothing has been written."""
+        return 0

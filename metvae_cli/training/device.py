@@ -15,10 +15,10 @@ _SMALL = 200_000
 _THREADS_AT_START = torch.get_num_threads()
 
 
-def set_threads(threads: int | None, num_parameters: int) -> None:
-    """One CPU thread for a small model, torch's own choice for others; nothing where the user chose."""
+def set_threads(threads: int | None, num_parameters: int, processes: int = 1) -> None:
+    """One CPU thread for a small model, torch's own choice, shared out, for others; nothing where the user chose."""
     if threads is None:
-        torch.set_num_threads(1 if num_parameters < _SMALL else _THREADS_AT_START)
+        torch.set_num_threads(1 if num_parameters < _SMALL else max(1, _THREADS_AT_START // processes))
 
 
 def prepare_device(name: str, threads: int | None, where: str) -> torch.device:

@@ -37,13 +37,17 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal came."""
+    def asked(self) -> int | None:
+        """The number of the signal that came, if one did."""
         if self._stop is not None and self.signum is None and time.monotonic() - self._looked > _LOOK_EVERY:
             self._looked = time.monotonic()
             self.signum = asked_to_stop(self._stop)
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+        return self.signum
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if (signum := self.asked()) is not None:
+            raise Interrupted(signum)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del frame

@@ -2,6 +2,10 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
+
+Strategy = Literal["ddp"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class TrainerSettings:
         test_data: largest number of test data (a seeded choice), or null for all
         max_bad_steps: consecutive steps with a non-finite loss or gradient that end the run
         threads: CPU threads; null is one for a small model, torch's choice for others
+        devices: processes on each machine, each with a device, or a share of the cores, and a share of each batch
+        num_nodes: machines
+        strategy: how processes train together: ddp, each with the whole model
+        precision: 32-true, or bf16-mixed: networks compute in bfloat16, densities and weights stay in single precision
 
     Raises:
         ValueError: a number is out of range
@@ -50,6 +58,10 @@ class TrainerSettings:
     test_data: int | None = None
     max_bad_steps: int = 20
     threads: int | None = None
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Strategy = "ddp"
+    precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
         zero_allowed = {

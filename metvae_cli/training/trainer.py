@@ -24,6 +24,7 @@ from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.samplers.assembly import step_sizes
 from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
+from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.metrics import (
     RunningMean,
@@ -33,6 +34,7 @@ from metvae_cli.training.metrics import (
     score_function_gradients,
     weighted_loss,
 )
+from metvae_cli.training.processes import OneProcess, Processes, share_of
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner, State, Tracker
 
@@ -51,6 +53,7 @@ class Trainer:
         folder: where `last.pt` and `best.pt` go
         tracker: where the numbers go
         interruption: asked between iterations whether to stop
+        processes: those that train together; the first one writes
     """
 
     def __init__(
@@ -61,19 +64,21 @@ class Trainer:
         folder: Path,
         tracker: Tracker,
         interruption: Interruption,
+        processes: Processes | None = None,
     ) -> None:
         self.learner = learner
         self.settings = settings
         self.seed = seed
         self.folder = folder
         self.tracker = tracker
-        self.interruption = interruption
+        self.processes: Processes = processes or OneProcess()
+        self.exchange = Exchange(self.processes, interruption)
         self.state = State()
         self.running = RunningMean()
         self.modules = nn.ModuleDict({"model": learner.model, "sampler": learner.sampler})
         self.parameters = list(self.modules.parameters())
         self.num_batches = math.ceil(len(learner.dataset.train) / learner.batch_size)
-        self._started = self._saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
         self._gradient_norms: dict[str, float] = {}
 
     def fit(self) -> str:
@@ -83,7 +88,7 @@ class Trainer:
             Interrupted: a signal came; the state has been saved
             RunError: too many consecutive steps were not finite, or no validation ever was
         """
-        self._started = time.monotonic() - self.state.seconds
+        self.exchange.start(self.state.seconds)
         if self.state.iteration == 0:
             self.save("last.pt")  # a run that is killed early can be resumed too
         with self._saved_if_interrupted():
@@ -115,13 +120,15 @@ class Trainer:
                 self._log_training()
             if time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
                 self.save("last.pt")
-            self.interruption.check()
+            self.exchange.check()
 
     def _iteration(self, index: Tensor) -> None:
         learner, kl_weight = self.learner, self.settings.kl_weight(self.state.epoch)
-        x = learner.dataset.batch(index.to(learner.dataset.train.values.device))
+        share = share_of(self.processes, len(index))
+        x = share.batch(learner.dataset, index.to(learner.dataset.train.values.device))
         self.modules.train()
-        output = learner.objective(learner.model, learner.sampler, x, 1 / kl_weight)
+        with share.draws():
+            output = learner.objective(learner.model, learner.sampler, x, 1 / kl_weight)
         learner.optimizer.zero_grad(set_to_none=True)
         logs = (self.state.iteration + 1) % self.settings.log_every == 0
         score_part = score_function_gradients(output, self.parameters) if logs else []
@@ -130,19 +137,23 @@ class Trainer:
         if not self.settings.trains_model(self.state.iteration):
             for parameter in learner.model.generative_parameters():
                 parameter.grad = None  # an optimizer passes over it, its moments included
+        metrics, outcome = batch_metrics(output, learner.model, 1 / kl_weight), output.outcome
+        loss, evaluations = output.loss.detach(), output.evaluations
+        if self.processes.size > 1:
+            score_part = self.exchange.mean_of_parts(score_part, share)
+            loss, evaluations, metrics, outcome = self.exchange.batch(output, self.parameters, metrics, share)
         if logs and output.score_loss is not None:
             self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight * score_weight)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
-        self.state.evaluations += output.evaluations
-        if not (torch.isfinite(norm) and torch.isfinite(output.loss)):
+        self.state.evaluations += evaluations
+        if not (torch.isfinite(norm) and torch.isfinite(loss)):
             self._bad_step()
             return
         self.state.consecutive_bad_steps = 0
         learner.optimizer.step()
         for adaptation in learner.adaptations:
-            adaptation.update(output.outcome)
-        metrics = batch_metrics(output, learner.model, 1 / kl_weight)
-        self.running.add({**metrics, "gradient_norm": norm}, len(x))
+            adaptation.update(outcome)
+        self.running.add({**metrics, "gradient_norm": norm}, len(index))
 
     def _bad_step(self) -> None:
         self.state.bad_steps += 1
@@ -165,6 +176,7 @@ class Trainer:
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
             self.learner.scheduler.step()
         state.train_means, self.running = self.running.means(), RunningMean()
+        self.exchange.check_equal(self.parameters)
         state.epoch, state.batch = state.epoch + 1, 0
         self.save("last.pt")
 
@@ -216,12 +228,17 @@ class Trainer:
         self.modules.eval()
         with fork_rng(_VALIDATION_SEED):
             for part in index.split(learner.batch_size):
-                self.interruption.check()
-                x = learner.dataset.held_out(split, part)
-                output = learner.objective(learner.model, learner.sampler, x)
-                running.add(batch_metrics(output, learner.model), len(x))
-                if log_weights and running.count == len(x):
-                    self.tracker.log_weights(self.state.iteration, output.log_weights)
+                share = share_of(self.processes, len(part))
+                x = share.held_out(learner.dataset, split, part)
+                with share.draws():
+                    output = learner.objective(learner.model, learner.sampler, x)
+                metrics, weights = batch_metrics(output, learner.model), output.log_weights
+                if self.processes.size > 1:
+                    metrics, weights = self.exchange.held_out(metrics, weights, share)
+                self.exchange.check()
+                running.add(metrics, len(part))
+                if log_weights and running.count == len(part):
+                    self.tracker.log_weights(self.state.iteration, weights)
         return running.means()
 
     def _log_training(self) -> None:
@@ -242,12 +259,12 @@ class Trainer:
         return {f"step_size/{k + 1}": float(step().detach().mean()) for k, step in enumerate(found)}
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._started
+        return self.exchange.seconds()
 
     # ---------------------------------------------------------------- saving and resuming
 
     def save(self, name: str) -> None:
-        """Write a checkpoint of everything that a resume needs."""
+        """Write a checkpoint of everything that a resume needs: the first process, which is as good as any."""
         learner, state = self.learner, self.state
         state.running, state.running_count = self.running.state()
         state.log_position, state.seconds = self.tracker.position(), self._seconds()
@@ -260,7 +277,8 @@ class Trainer:
             "state": asdict(state),
             "random": random_states(),
         }
-        save_checkpoint(self.folder / name, content)
+        if self.processes.rank == 0:
+            save_checkpoint(self.folder / name, content)
         self._saved_at = time.monotonic()
 
     def restore(self, content: dict[str, Any]) -> None:
@@ -278,7 +296,7 @@ class Trainer:
 
     def load_weights(self, name: str) -> None:
         """Put the weights of a checkpoint of this run into model and sampler."""
-        content = load_checkpoint(self.folder / name)
+        content = self.processes.tell(load_checkpoint(self.folder / name) if self.processes.rank == 0 else {})
         self.learner.model.load_state_dict(content["model"])
         self.learner.sampler.load_state_dict(content["sampler"])
 

@@ -74,7 +74,7 @@ def interrupt(folder: Path, kind: str, number: int, *words: str, resume: bool = 
 
     def at(reported: str, count: int) -> None:
         if (reported, count) == (kind, number):
-            trainer.interruption.signum = 15
+            trainer.exchange.interruption.signum = 15
 
     trainer = make(folder, *words, at=at, resume=resume)
     try:

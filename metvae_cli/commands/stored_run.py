@@ -1,0 +1,34 @@
+"""A run that is there already: its configuration with other values, and its log."""
+
+import logging.config
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from metvae_cli.errors import ConfigError
+from metvae_cli.paths import config_dir
+from metvae_cli.schema import did_you_mean
+
+
+def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The stored configuration with other values of keys that it has. changes: words like trainer.max_epochs=3."""
+    result = dict(config)
+    for group, given in cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).items():
+        for key in given:
+            if key not in config[group]:
+                known = [f"{group}.{name}" for name in config[group]]
+                raise ConfigError(f"{group}.{key}: unknown key{did_you_mean(f'{group}.{key}', known)}")
+        result[group] = {**config[group], **given}
+        if "max_epochs" in given and config["optimizer"].get("schedule") == "cosine":
+            raise ConfigError(
+                "trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume"
+            )
+    return result
+
+
+def log_to(folder: Path, name: str) -> None:
+    """The logging that Hydra sets up for a new run."""
+    settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
+    OmegaConf.update(settings, "handlers.file.filename", str(folder / name))
+    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))

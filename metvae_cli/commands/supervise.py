@@ -1,0 +1,55 @@
+"""What every run has: a directory that is its own, a manifest, a status, and a log that says why it failed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file
+from metvae_cli.training.interruption import Interruption
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def supervise(
+    folder: Path,
+    log_file: Path,
+    begin: Callable[[RunDirectory], None],
+    work: Callable[[Interruption], T],
+    after_interrupt: str,
+) -> T:
+    """Do the work of a run in its directory, with its manifest and its status kept.
+
+    Args:
+        folder: the run's directory
+        log_file: where its log goes
+        begin: writes the manifest
+        work: given what to ask between iterations whether to stop
+        after_interrupt: what to say to a user who stopped it
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came
+        RunError: failed; the reason is in the run's log and status
+    """
+    with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
+        begin(run)
+        run.write_status("running")
+        try:
+            result = work(interruption)
+        except Interrupted as interrupted:
+            run.write_status("interrupted", str(interrupted))
+            log.warning("interrupted; %s", after_interrupt)
+            raise
+        except KeyboardInterrupt:
+            run.write_status("interrupted", "second signal; what was written by then is kept")
+            raise
+        except Exception as error:
+            run.write_status("failed", f"{type(error).__name__}: {error}")
+            log.exception("the run failed")
+            raise RunError(f"{error} (the whole story: {log_file})") from error
+        run.write_status("finished")
+    return result
