@@ -137,6 +137,7 @@ def _wait(started: ProcessContext) -> dict[int, str]:
     ):
         time.sleep(_LOOK_EVERY)
     killed = {rank: signal.Signals(-code).name for rank, code in enumerate(_codes(started)) if code and code < 0}
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it would say is said below
     with suppress(ProcessException):
         while not started.join(grace_period=_GRACE):
             pass

@@ -91,8 +91,8 @@ def task(config: DictConfig) -> float:
     """
     from metvae_cli.build import plain
 
-    folder, plugins = output_folder(), named_plugins()
-    start = built(folder, "train.log", lambda: _starter(plain(config), plugins, folder, None))
+    folder = output_folder()
+    start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, None))
     store_words(config, folder)
     return start([word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")])
 

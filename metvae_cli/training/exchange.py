@@ -97,7 +97,7 @@ class Exchange:
 
     def _sum(self, tensors: Sequence[Tensor], means: Sequence[Tensor], share: Share) -> list[Tensor]:
         """Sums of tensors, and last the means over the batch of some numbers, beside what all agree on."""
-        like = means[0].detach().float()
+        like = means[0].detach()
         numbers = share.weight * torch.stack([mean.detach().to(like) for mean in means])
         stop = float(self.interruption.asked() is not None)
         seconds = (time.monotonic() - self._started) / self.processes.size

@@ -109,7 +109,7 @@ def share_of(processes: Processes, total: int) -> Share:
 
 def share_out(outcome: Outcome, share: Share) -> list[Tensor]:
     """What an outcome of a share contributes to that of the batch: summed over processes, see `put_together`."""
-    parts = [share.placed(outcome.metropolis_prob.float(), 2), share.placed(outcome.z.float(), 1)]
+    parts = [share.placed(outcome.metropolis_prob, 2), share.placed(outcome.z, 1)]
     if outcome.score_moments is not None:
         mean, spread = outcome.score_moments.unbind(1)
         parts.append(share.weight * torch.stack([mean, spread.square() + mean.square()], 1))
