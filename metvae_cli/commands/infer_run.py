@@ -12,6 +12,7 @@ from torch import Tensor
 from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
+from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_run import describe, restore, supervise
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
@@ -53,6 +54,7 @@ def infer(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came; the state of training is saved
+        Pruned: the search that it is a trial of stopped it
         RunError: failed; the reason is in the run's log and status
     """
     again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
@@ -148,7 +150,9 @@ def _train(
     """Train, and put the best weights into model and sampler; returns how it went."""
     metrics = MetricsFile(folder / "metrics.csv", content["state"]["log_position"] if content else 0)
     with RunTracker(board, metrics, _training_pictures(run, learner), run.settings.max_epochs) as tracker:
-        trainer = Trainer(learner, run.settings, run.spine.seed, folder / "checkpoints", tracker, interruption)
+        trainer = Trainer(
+            learner, run.settings, run.spine.seed, folder / "checkpoints", tracker, interruption, is_behind(folder)
+        )
         log.info(
             "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
             f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
@@ -161,6 +165,7 @@ def _train(
         if content is not None:
             restore(trainer, content)
         reason = trainer.fit()
+        raise_if_pruned(reason, trainer.state)
         trainer.load_weights("best.pt")
     state, last = trainer.state, metrics.last()
     return {

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from metvae_cli.build import Experiment
+from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_summary import print_summary
 from metvae_cli.data.base import Split, spread_over
-from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.errors import Interrupted, Pruned, RunError
 from metvae_cli.evaluation import pictures
 from metvae_cli.evaluation.estimate import bits_per_dimension
 from metvae_cli.evaluation.frozen import batches, freeze
@@ -44,6 +45,7 @@ def train(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came; the state is saved
+        Pruned: the search that it is a trial of stopped it
         RunError: failed; the reason is in the run's log and status
     """
     dataset = experiment.learner.dataset
@@ -79,6 +81,7 @@ def supervise(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came
+        Pruned: its search stopped it
         RunError: failed; the reason is in the run's log and status
     """
     with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
@@ -92,6 +95,9 @@ def supervise(
             raise
         except KeyboardInterrupt:
             run.write_status("interrupted", "second signal; what was written by then is kept")
+            raise
+        except Pruned as pruned:
+            run.write_status("pruned", str(pruned))
             raise
         except Exception as error:
             run.write_status("failed", f"{type(error).__name__}: {error}")
@@ -118,13 +124,16 @@ def _run(
         closing(Board(folder, state.get("iteration"))) as board,
         RunTracker(board, metrics, _pictures(experiment), settings.max_epochs) as tracker,
     ):
-        trainer = Trainer(learner, settings, experiment.seed, folder / "checkpoints", tracker, interruption)
+        trainer = Trainer(
+            learner, settings, experiment.seed, folder / "checkpoints", tracker, interruption, is_behind(folder)
+        )
         _announce(experiment, trainer, folder)
         if content is not None:
             restore(trainer, content)
         else:
             describe(board, config, learner.sampler.num_steps, ("reconstruction", "kl"))
         reason = trainer.fit()
+        raise_if_pruned(reason, trainer.state)
         trainer.load_weights("best.pt")
         test = test_log_likelihood(experiment, interruption)
         held_out = learner.dataset.test

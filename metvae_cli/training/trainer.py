@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +38,7 @@ from metvae_cli.training.state import Learner, State, Tracker
 
 log = logging.getLogger(__name__)
 
+PRUNED = "pruned"  # why `fit` ended, where `is_behind` said so
 _VALIDATION_SEED = 1_234_567
 
 
@@ -51,6 +52,7 @@ class Trainer:
         folder: where `last.pt` and `best.pt` go
         tracker: where the numbers go
         interruption: asked between iterations whether to stop
+        is_behind: asked after each validation, with epochs and bound, whether to give the run up
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trainer:
         folder: Path,
         tracker: Tracker,
         interruption: Interruption,
+        is_behind: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.learner = learner
         self.settings = settings
@@ -68,6 +71,8 @@ class Trainer:
         self.folder = folder
         self.tracker = tracker
         self.interruption = interruption
+        self.is_behind = is_behind
+        self.pruned = False
         self.state = State()
         self.running = RunningMean()
         self.modules = nn.ModuleDict({"model": learner.model, "sampler": learner.sampler})
@@ -179,7 +184,7 @@ class Trainer:
             return "max_seconds"
         if settings.patience is not None and state.validations_since_best >= settings.patience:
             return "patience"
-        return ""
+        return PRUNED if self.pruned else ""
 
     # ---------------------------------------------------------------- validation and logs
 
@@ -208,6 +213,8 @@ class Trainer:
         if means["bound"] > state.best_value:
             state.best_value, state.best_epoch, state.validations_since_best = means["bound"], epoch, 0
             self.save("best.pt")
+        if self.is_behind is not None and math.isfinite(means["bound"]):
+            self.pruned = self.is_behind(math.ceil(epoch), means["bound"])
 
     @torch.no_grad()
     def evaluate(self, split: Split, index: Tensor, *, log_weights: bool = False) -> dict[str, float]:
