@@ -202,6 +202,8 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         return f"{group}={choice}: no such choice{did_you_mean(choice, options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown.group(1)
+        if key.startswith("hydra.sweeper.") and not any(word.startswith("hydra/sweeper=") for word in argv):
+            return f"{key}: is for searches; add hydra/sweeper=optuna"
         return f"{key}: unknown key{did_you_mean(key, _known_keys(config_name, argv, key))}"
     if "Config group override must be" in text:
         word = next((word for word in argv if _chooses_nothing(word)), " ".join(argv))
@@ -233,7 +235,7 @@ def _known_keys(config_name: str, argv: Sequence[str], bad: str) -> list[str]:
     others = [word for word in argv if not word.startswith("-") and word.partition("=")[0].strip("+~") != bad]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        for overrides in (others, []):
+        for overrides in (others, [word for word in others if word.startswith("hydra/")], []):
             try:
                 hydras = bad.startswith("hydra")
                 return list(_dotted(compose(config_name, overrides=list(overrides), return_hydra_config=hydras)))

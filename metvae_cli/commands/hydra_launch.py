@@ -75,7 +75,8 @@ def launching(entry: Callable[[DictConfig], Any], config_name: str, argv: Sequen
             search_path.prepend("command-line", place, SearchPathQuery(provider="schema"))
         hydra = Hydra.create_main_hydra2(config_name, search_path)
         name = given.config_name or config_name
-        config = hydra.compose_config(name, given.overrides, RunMode.MULTIRUN, with_log_configuration=True)
+        words = [*given.overrides, "hydra.mode=MULTIRUN"]  # as -m is for Hydra, whose jobs then know what they are
+        config = hydra.compose_config(name, words, RunMode.MULTIRUN, with_log_configuration=True)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=name)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)

@@ -28,4 +28,4 @@ def is_behind(folder: Path) -> Callable[[int, float], bool] | None:
 def raise_if_pruned(reason: str, state: State) -> None:
     """Raise Pruned if that is why training ended."""
     if reason == PRUNED:
-        raise Pruned(f"after {state.epoch:g} epochs, best val/bound {state.best_value:.3f}", state.best_value)
+        raise Pruned(f"after epoch {state.epoch}, best val/bound {state.best_value:.3f}", state.best_value)

@@ -32,7 +32,7 @@ class SearchSettings:
     seed: int = 0
     n_startup_trials: int = 10
     pruner: Literal["none", "median", "hyperband"] = "none"
-    prune_after: int = 1
+    prune_after: int = 5
     storage: str | None = None
     study_name: str = "search"
     max_batch_size: int | None = None
