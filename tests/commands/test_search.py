@@ -139,7 +139,7 @@ def test_a_trial_that_fails_costs_no_other(here: Path, capsys: pytest.CaptureFix
     assert [trial.state.name for trial in trials(sweep)] == [expected[t.params["optimizer.lr"]] for t in trials(sweep)]
     assert {status(job) for job in jobs_of(sweep)} == {"finished", "failed"}
     printed = capsys.readouterr()
-    assert "optimizer.lr=-1.0: must" in printed.out
+    assert "optimizer.lr=-1: must" in printed.out.replace("│", "")
     assert "best " in printed.out
     assert "sweep.resume" not in printed.out
     before = times(sweep)
@@ -153,33 +153,33 @@ PRUNED = (
     "hydra.sweeper.n_startup_trials=1",
     "hydra.sweeper.prune_after=1",
     "optimizer.lr=1e-2,1e-7",
+    "hydra.sweeper.sampler=random",
+    "hydra.sweeper.seed=2",  # draws good, good, bad, good, good, bad, good
 )
 
 
 def check_pruned(sweep: Path) -> None:
-    """The good learning rate was never pruned, the other one always but for the first trial."""
-    states = {(status(job), job.name.partition("=")[2]) for job in jobs_of(sweep)[1:]}
-    assert states <= {("finished", "0.01"), ("pruned", "1e-07")}
-    pruned = [job for job in jobs_of(sweep) if status(job) == "pruned"]
-    assert pruned
-    for job in pruned:
-        trial = trials(sweep)[int(job.name[:2])]
+    """The bad learning rate was pruned, with its checkpoint and its curve kept, and the good one never."""
+    good, bad = ("finished", "0.01"), ("pruned", "1e-07")
+    found = [(status(job), job.name.partition("=")[2]) for job in jobs_of(sweep)]
+    assert found == [good, good, bad, good, good, bad]
+    for number in (2, 5):
+        job, trial = jobs_of(sweep)[number], trials(sweep)[number]
         assert trial.state.name == "PRUNED"
         assert (job / "checkpoints" / "best.pt").exists()
-        rows = (job / "metrics.csv").read_text().splitlines()
-        assert len(rows) - 1 == len(trial.intermediate_values) < 3
-        assert value(job) == max(trial.intermediate_values.values())
         assert not (job / "summary.json").exists()
+        rows = (job / "metrics.csv").read_text().splitlines()
+        assert len(rows) - 1 == len(trial.intermediate_values) == 1
+        assert value(job) == trial.intermediate_values[1]
 
 
 def test_a_bad_learning_rate_is_pruned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (*SMALL, SEARCH, *PRUNED, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=sweep")
     assert metvae("train", "-m", *words) == 0
     sweep = here / "sweep"
-    assert status(jobs_of(sweep)[0]) == "finished"
     check_pruned(sweep)
     printed = capsys.readouterr()
-    assert "pruned" in printed.out.partition("┏")[0].splitlines()[-1]
+    assert "sweep: 4 finished, 2 pruned" in printed.out
     assert "pruned after epoch 1" in printed.err
     assert metvae("compare", "sweep", "--format", "csv") == 0
     assert metvae("compare", "sweep") == 0
@@ -329,9 +329,7 @@ def test_trials_side_by_side_are_pruned_too(tmp_path: Path) -> None:
     assert [trial.number for trial in trials(sweep)] == list(range(6))
     assert {trial.state.name for trial in trials(sweep)} == {"COMPLETE", "PRUNED"}
     assert "epoch 1" not in result.stderr.replace("pruned after epoch 1", "")
-    late = [job for job in jobs_of(sweep)[2:] if job.name.endswith("1e-07")]
-    assert late
-    assert {status(job) for job in late} == {"pruned"}
+    check_pruned(sweep)
 
 
 LONGER = (*SMALL, SEARCH, LR, "latent_dim=range(1,4)", "trainer.max_epochs=8", "trainer.checkpoint_seconds=0.05")
@@ -340,9 +338,9 @@ LONGER = (*SMALL, SEARCH, LR, "latent_dim=range(1,4)", "trainer.max_epochs=8", "
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_that_was_killed_and_made_wider_ends_where_a_quiet_one_does(tmp_path: Path) -> None:
-    """One trial at a time: what is proposed depends on the seed, the number and the trials before, all of which survive.
+    """One trial at a time: what is proposed depends on the seed, the number and the trials before; all of it survives.
 
-    Of trials side by side that cannot be promised: which ones have ended when the next is proposed is up to the machine.
+    Of trials side by side that cannot be promised: a killed start leaves batches other than those of a quiet one.
     """
     pruner = ("hydra.sweeper.pruner=median", "hydra.sweeper.n_startup_trials=5", "hydra.sweeper.prune_after=2")
     quiet = command("train", "-m", *LONGER, *pruner, "hydra.sweeper.n_trials=16", "hydra.sweep.dir=quiet")

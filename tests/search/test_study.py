@@ -86,15 +86,15 @@ def test_what_is_proposed_gets_better_than_by_chance(folders: Callable[[], Path]
 def test_a_study_that_is_opened_anew_for_each_trial_goes_the_same_way(
     folders: Callable[[], Path], sampler: str
 ) -> None:
-    straight = in_one_go(folders(), 14, sampler=sampler)
-    assert searched(folders(), 14, sampler=sampler) == straight
-    assert in_one_go(folders(), 14, sampler=sampler, seed=1) != straight
-    assert len({values["lr"] for values in straight}) == 14
+    straight = in_one_go(folders(), 13, sampler=sampler)
+    assert searched(folders(), 13, sampler=sampler) == straight
+    assert in_one_go(folders(), 1, sampler=sampler, seed=1) != straight[:1]
+    assert len({values["lr"] for values in straight}) == 13
 
 
 def test_what_came_out_decides_what_is_tried_next(folders: Callable[[], Path]) -> None:
-    upside_down = searched(folders(), 14, lambda values: -hill(values))
-    straight = searched(folders(), 14)
+    upside_down = searched(folders(), 12, lambda values: -hill(values))
+    straight = in_one_go(folders(), 12)
     assert upside_down[:10] == straight[:10]  # at random
     assert all(one != other for one, other in zip(upside_down[10:], straight[10:], strict=True))
 
