@@ -82,7 +82,8 @@ class Search:
 
     def place(self, number: int, directory: str) -> None:
         """Write down where the job of a trial is."""
-        self._trial(number).set_user_attr(_DIRECTORY, directory)
+        with quiet():
+            self._trial(number).set_user_attr(_DIRECTORY, directory)
 
     def tell(self, number: int, outcome: Outcome, value: float | None = None) -> None:
         """How a trial ended. value: of one that is complete"""
