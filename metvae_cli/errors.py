@@ -1,4 +1,4 @@
-"""The two ways a command ends badly: what the user asked cannot be done, or the run itself failed."""
+"""The ways a run ends before its time: what was asked cannot be done, it failed, it was pruned, it was interrupted."""
 
 import signal
 
@@ -9,6 +9,17 @@ class ConfigError(Exception):
 
 class RunError(Exception):
     """A run that had started could not go on. One line with the reason. The command exits with status 1."""
+
+
+class Pruned(Exception):
+    """A search stopped the run, which was behind the others; its checkpoints are kept. A good end, not a failure.
+
+    value: its best validation bound
+    """
+
+    def __init__(self, reason: str, value: float) -> None:
+        super().__init__(reason)
+        self.value = value
 
 
 class Interrupted(BaseException):

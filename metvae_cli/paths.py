@@ -5,7 +5,8 @@ from pathlib import Path
 
 from metvae_cli.errors import ConfigError
 
-_OF_A_SWEEP = ("multirun.yaml", "sweep.json")
+STUDY_FILE = "study.db"  # of a search, in the directory of its sweep
+_OF_A_SWEEP = ("multirun.yaml", "sweep.json", STUDY_FILE)
 
 
 def config_dir() -> Path:

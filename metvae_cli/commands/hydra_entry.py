@@ -16,7 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -66,16 +66,22 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     """
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
-    with _environment(HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv):
-        try:
-            application()
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(_one_line(error, config_name, argv)) from error
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror}); choose another directory"
-            raise ConfigError(f"{error.filename}: {reason}") from error
+    with _environment(HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv), hydra_errors(config_name, argv):
+        application()
+
+
+@contextmanager
+def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
+    """Inside, what Hydra cannot do is a ConfigError in one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_one_line(error, config_name, argv)) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror}); choose another directory"
+        raise ConfigError(f"{error.filename}: {reason}") from error
 
 
 @contextmanager
@@ -114,11 +120,12 @@ def composed_alone(command: str, words: Sequence[str]) -> DictConfig:
 
 
 def _first(override: Override) -> list[str]:
-    """One override that a job could have; none where that is for a sweeper to say."""
+    """One override that a job could have; none where there is none, as in range(3,3)."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
-    values = [next(iter(override.sweep_string_iterator()))] if override.is_discrete_sweep() else []
-    return [f"{override.get_key_element()}={value}" for value in values]
+    value = override.value()
+    values = [str(value.start)] if isinstance(value, IntervalSweep) else list(override.sweep_string_iterator())
+    return [f"{override.get_key_element()}={value}" for value in values[:1]]
 
 
 def options_first(argv: Sequence[str], command: str) -> list[str]:
@@ -203,6 +210,8 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         return f"{group}={choice}: no such choice{did_you_mean(choice, options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown.group(1)
+        if key.startswith("hydra.sweeper.") and not any(word.startswith("hydra/sweeper=") for word in argv):
+            return f"{key}: is for searches; add hydra/sweeper=optuna"
         return f"{key}: unknown key{did_you_mean(key, _known_keys(config_name, argv, key))}"
     if "Config group override must be" in text:
         word = next((word for word in argv if _chooses_nothing(word)), " ".join(argv))
@@ -234,9 +243,10 @@ def _known_keys(config_name: str, argv: Sequence[str], bad: str) -> list[str]:
     others = [word for word in argv if not word.startswith("-") and word.partition("=")[0].strip("+~") != bad]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        for overrides in (others, []):
+        for overrides in (others, [word for word in others if word.startswith("hydra/")], []):
             try:
-                return list(_dotted(compose(config_name, overrides=list(overrides))))
+                hydras = bad.startswith("hydra")
+                return list(_dotted(compose(config_name, overrides=list(overrides), return_hydra_config=hydras)))
             except (HydraException, OmegaConfBaseException):
                 continue
     return []

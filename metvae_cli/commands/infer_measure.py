@@ -25,8 +25,8 @@ from metvae_cli.samplers.assembly import make_adaptations, step_sizes
 from metvae_cli.tracking.console import progress
 from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
-from metvae_cli.training.trainer import fork_rng
 
 _EXACT_SEED = 2_345_678
 

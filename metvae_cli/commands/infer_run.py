@@ -13,6 +13,7 @@ from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
 from metvae_cli.commands.supervise import supervise
+from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_run import describe, restore
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
@@ -23,9 +24,10 @@ from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.state import Learner
-from metvae_cli.training.trainer import Trainer, fork_rng
+from metvae_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def infer(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came; the state of training is saved
+        Pruned: the search that it is a trial of stopped it
         RunError: failed; the reason is in the run's log and status
     """
     again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
@@ -149,7 +152,16 @@ def _train(
     """Train, and put the best weights into model and sampler; returns how it went."""
     metrics = MetricsFile(folder / "metrics.csv", content["state"]["log_position"] if content else 0)
     with RunTracker(board, metrics, _training_pictures(run, learner), run.settings.max_epochs) as tracker:
-        trainer = Trainer(learner, run.settings, run.spine.seed, folder / "checkpoints", tracker, interruption)
+        trainer = Trainer(
+            learner,
+            run.settings,
+            run.spine.seed,
+            folder / "checkpoints",
+            tracker,
+            interruption,
+            None,
+            is_behind(folder),
+        )
         log.info(
             "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
             f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
@@ -162,6 +174,7 @@ def _train(
         if content is not None:
             restore(trainer, content)
         reason = trainer.fit()
+        raise_if_pruned(reason, trainer.state)
         trainer.load_weights("best.pt")
     state, last = trainer.state, metrics.last()
     return {

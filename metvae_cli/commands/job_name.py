@@ -10,6 +10,7 @@ from typing import cast
 from omegaconf import ListConfig, OmegaConf
 
 _LONGEST = 100  # file systems take 255 bytes; what is beyond this nobody reads in a legend
+_LONG_NUMBER = 10  # characters
 
 
 def job_name(number: int, words: Sequence[str], same: Sequence[str]) -> str:
@@ -25,7 +26,7 @@ def job_name(number: int, words: Sequence[str], same: Sequence[str]) -> str:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
         if key.partition("@")[0] not in same:
-            varied.append(f"{_plain(key)}={_plain(value)}")
+            varied.append(f"{_plain(key)}={_plain(_short(value))}")
     name = f"{number:02d}_{','.join(varied)}" if varied else f"{number:02d}"
     return name[:_LONGEST].rstrip(",.=_-")
 
@@ -33,6 +34,12 @@ def job_name(number: int, words: Sequence[str], same: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """Brackets and quotes go, and what is neither a letter, a digit nor one of `.+_-` becomes a hyphen."""
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", re.sub(r"""['"\[\](){}\\$]""", "", text))
+
+
+def _short(value: str) -> str:
+    """A number with more digits than anybody types, which a search has drawn, with four of them."""
+    is_long = len(value) >= _LONG_NUMBER and re.fullmatch(r"-?\d+(\.\d*)?(e[+-]?\d+)?", value)
+    return f"{float(value):.4g}" if is_long and not value.lstrip("-").isdigit() else value
 
 
 def _from_config(number: int, words: ListConfig, same: ListConfig) -> str:

@@ -17,7 +17,7 @@ from metvae_cli.evaluation.grids import captioned, coloured, is_image, tinted
 from metvae_cli.evaluation.neighbours import nearest
 from metvae_cli.samplers.assembly import make_schedule
 from metvae_cli.samplers.chain import Sampler
-from metvae_cli.training.trainer import fork_rng
+from metvae_cli.training.device import fork_rng
 
 _SCATTERED = 2000
 

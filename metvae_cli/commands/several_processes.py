@@ -27,7 +27,7 @@ from metvae_cli.build import build_experiment, stored_config
 from metvae_cli.commands.hydra_entry import plugins_in
 from metvae_cli.commands.stored_run import changed, log_to
 from metvae_cli.commands.train_run import train
-from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.tracking.run_directory import read_status, write_status
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.interruption import SIGNALS
@@ -89,7 +89,8 @@ def launch(folder: Path, words: Sequence[str], settings: TrainerSettings, *, res
 def assist(config: Mapping[str, Any], plugins: Sequence[str]) -> None:
     """Be one of the processes that torchrun or Slurm started, but for the first. Raises as `train`."""
     logging.disable(logging.ERROR)  # the first one has said it
-    train(build_experiment(config, plugins), config, Path())
+    with suppress(Pruned):  # as the first one says
+        train(build_experiment(config, plugins), config, Path())
 
 
 def _process(rank: int, work: Work, failures: "SimpleQueue[Failure]") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.errors import Interrupted, Pruned, RunError
 from metvae_cli.tracking.run_directory import RunDirectory, stop_file
 from metvae_cli.training.interruption import Interruption
 
@@ -33,6 +33,7 @@ def supervise(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came
+        Pruned: its search stopped it
         RunError: failed; the reason is in the run's log and status
     """
     with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
@@ -46,6 +47,9 @@ def supervise(
             raise
         except KeyboardInterrupt:
             run.write_status("interrupted", "second signal; what was written by then is kept")
+            raise
+        except Pruned as pruned:
+            run.write_status("pruned", str(pruned))
             raise
         except Exception as error:
             run.write_status("failed", f"{type(error).__name__}: {error}")

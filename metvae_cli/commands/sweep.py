@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
@@ -17,12 +17,16 @@ from omegaconf import DictConfig
 from metvae_cli.commands.hydra_entry import options_first, override_value, run_once, run_with_hydra, stamped
 from metvae_cli.commands.sweep_job import SweepJob, this_process
 from metvae_cli.commands.sweep_plan import SweepPlan, plan_sweep
+from metvae_cli.commands.sweep_search import open_search, run_search, search_lines
 from metvae_cli.commands.sweep_table import print_sweep, standing
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_sweep
-from metvae_cli.tracking.run_directory import STOP_FILE, RunDirectory
+from metvae_cli.tracking.run_directory import DONE, STOP_FILE, RunDirectory
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.ranks import rank_and_size
+
+if TYPE_CHECKING:
+    from metvae_cli.search.study import Search
 
 Task = Callable[[DictConfig], Any]
 Resume = Callable[[Path, Sequence[str]], Any]
@@ -69,10 +73,11 @@ def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | 
         with RunDirectory(plan.folder, "hydra.sweep.dir"), _Stopper(stop, bool(plan.processes)) as stopper:
             stop.unlink(missing_ok=True)  # of a sweep that was killed while it stopped
             plan.record()
+            study = plan.search and open_search(plan, plan.search)
             try:
-                trouble = _launch(plan, job)
+                trouble = _launch(plan, job, study)
             finally:
-                unfinished = _report(plan)
+                unfinished = _report(plan, study)
             stop.unlink(missing_ok=True)
             stopper.check()
             if trouble:
@@ -83,14 +88,17 @@ def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | 
             discard_sweep(plan.folder)
 
 
-def _launch(plan: SweepPlan, job: SweepJob) -> RunError | None:
+def _launch(plan: SweepPlan, job: SweepJob, study: "Search | None") -> RunError | None:
     """Let Hydra run the jobs; returns what kept it from running them all.
 
     Raises:
         ConfigError: no job could be started
     """
     try:
-        run_with_hydra(job, plan.command, plan.argv())
+        if plan.search is not None and study is not None:
+            run_search(plan, plan.search, study, job)
+        else:
+            run_with_hydra(job, plan.command, plan.argv())
     except BrokenPipeError:
         raise
     except ConfigError as error:
@@ -103,13 +111,17 @@ def _launch(plan: SweepPlan, job: SweepJob) -> RunError | None:
     return None
 
 
-def _report(plan: SweepPlan) -> int:
-    """Print how the jobs stand, if any has begun; returns how many have not finished."""
+def _report(plan: SweepPlan, study: "Search | None") -> int:
+    """Print how the jobs stand, if any has begun; returns how many have not come to a good end."""
     jobs = [standing(folder) for folder in plan.job_folders()]
     missing = max(0, plan.jobs - len(jobs)) if plan.jobs else 0
+    lost = [job for job in jobs if job.status not in DONE]
+    # A trial that failed is a result of its search, and not run again.
+    left = missing + sum(job.status != "failed" or study is None for job in lost)
     if jobs:
-        print_sweep(plan.command, plan.folder, jobs, missing, plan.to_go_on())
-    return missing + sum(job.status != "finished" for job in jobs)
+        notes = search_lines(study, plan.search) if study is not None and plan.search is not None else []
+        print_sweep(plan.command, plan.folder, jobs, missing, plan.to_go_on() if left else "", notes)
+    return missing + len(lost)
 
 
 class _Stopper(Interruption):

@@ -22,9 +22,9 @@ from omegaconf import DictConfig
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
-from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_attempt, discard_run
-from metvae_cli.tracking.run_directory import RunDirectory, read_status, stop_file, write_json, write_status
+from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status, stop_file, write_json, write_status
 from metvae_cli.training.interruption import asked_to_stop
 from metvae_cli.training.ranks import is_assistant
 
@@ -66,8 +66,8 @@ class SweepJob:
             if not status:
                 discard_run(folder)
             return math.nan
-        if status.get("status") == "finished":
-            _say(f"{folder.name}: finished already")
+        if status.get("status") in DONE:
+            _say(f"{folder.name}: {status['status']} already")
             return status.get("value")
         if is_assistant():  # one of several processes that Slurm started for this job, and not the first
             return self._assist(config)
@@ -97,6 +97,10 @@ class SweepJob:
                 raise
             _say(f"{folder.name}: stopped by {interrupted}, and saved")
             return math.nan
+        except Pruned as pruned:
+            write_json(folder / "status.json", {**read_status(folder), "value": pruned.value})
+            _say(f"{folder.name}: pruned {pruned}")
+            return pruned.value
         except Exception as error:
             _record_failure(folder, error)
             if HydraConfig.get().sweeper.get("_target_") == BASIC_SWEEPER:

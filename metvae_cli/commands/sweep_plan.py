@@ -14,12 +14,19 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from metvae_cli.commands.hydra_entry import SWEEPS, composed_for_sweep, override_value
+from metvae_cli.commands.sweep_space import SearchPlan, plan_search
 from metvae_cli.errors import ConfigError
+from metvae_cli.paths import STUDY_FILE
 from metvae_cli.tracking.run_directory import SWEEP_RECORD, now, write_json
 
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 # About where jobs run, and not about what they are: may be others when a sweep goes on.
 _PLACES = ("hydra/launcher", "hydra.launcher", "hydra.sweeper.max_batch_size", "hydra.mode", "hydra.verbose")
+_WIDTH = ("hydra.sweeper.n_trials",)
+_HARMLESS = tuple(
+    f"hydra.sweeper.{key}"
+    for key in ("n_trials", "sampler", "seed", "n_startup_trials", "pruner", "prune_after", "study_name")
+)
 _OWN = ("sweep.resume", "hydra.sweep.dir")
 _SAME = "hydra.job.config.override_dirname.exclude_keys"
 
@@ -40,6 +47,8 @@ class SweepPlan(NamedTuple):
         threads: CPU threads for each process; None is as many as it likes
         depth: of a job's directory below that of the sweep
         same: keys whose overrides are the same for all jobs
+        search: what chooses the values of the jobs; None where the words name them all
+        batch: how many trials a search runs before it looks at how they ended
     """
 
     command: str
@@ -54,11 +63,14 @@ class SweepPlan(NamedTuple):
     threads: int | None
     depth: int
     same: list[str]
+    search: SearchPlan | None
+    batch: int
 
     def argv(self) -> list[str]:
         """The words for Hydra, with the directory and what names the jobs settled for all of them."""
-        quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
-        settled = [f"hydra.sweep.dir='{quoted}'"]
+        settled = [f"hydra.sweep.dir={quoted(str(self.folder))}"]
+        if self.search is not None:
+            settled.append(f"hydra.sweeper.storage={quoted(self.storage())}")
         if override_value(self.words, _SAME) is None:
             settled.append(f"{_SAME}=[{','.join(repr(key) for key in self.same)}]")
         if self.shares_terminal and self.jobs:
@@ -72,11 +84,22 @@ class SweepPlan(NamedTuple):
         words = " ".join([*(shlex.quote(word) for word in typed), *([places] if places else [])])
         return f"metvae {self.command} -m {words}{' ' * bool(words)}{shlex.quote(f'sweep.resume={self.folder}')}"
 
+    def study_file(self) -> Path:
+        """Where the study of a search is, unless the user has named another place."""
+        return self.folder.resolve() / STUDY_FILE
+
+    def storage(self) -> str:
+        """The address of the study of a search."""
+        own = self.search.settings.storage if self.search else None
+        return own or f"sqlite:///{self.study_file()}"
+
     def record(self) -> None:
-        """Write down what the jobs are made of."""
+        """Write down what the jobs are made of; a search may have been made wider since it was begun."""
+        path, words = self.folder / SWEEP_RECORD, [*self.options, *self.words]
         if not self.resumed:
-            content = {"command": self.command, "words": [*self.options, *self.words], "directory": str(Path.cwd())}
-            write_json(self.folder / SWEEP_RECORD, content | {"time": now()})
+            write_json(path, {"command": self.command, "words": words, "directory": str(Path.cwd()), "time": now()})
+        elif (known := json.loads(path.read_text()))["words"] != words:
+            write_json(path, known | {"words": words})
 
     def job_folders(self) -> list[Path]:
         """The directories in which a job has said how it stands, by their number."""
@@ -106,8 +129,9 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
         raise ConfigError(
             f"hydra.sweep.dir={folder}: holds a run already; choose another directory, or sweep.resume={folder}"
         )
-    jobs = _number_of_jobs(overrides, config)
-    processes, threads = _spread(config, jobs)
+    search = plan_search(command, overrides, config.hydra.sweeper)
+    jobs = search.settings.n_trials if search else _number_of_jobs(overrides, config)
+    processes, threads = _spread(config, jobs, search is not None)
     same = [str(override.key_or_group) for override in overrides if not override.is_sweep_override()]
     return SweepPlan(
         command=command,
@@ -122,6 +146,8 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
         threads=threads,
         depth=1 + str(config.hydra.sweep._get_node("subdir")).count("/"),
         same=[key for key in same if not key.startswith("hydra")],
+        search=search,
+        batch=search.settings.max_batch_size or processes or 1 if search else 0,
     )
 
 
@@ -144,22 +170,32 @@ def _stored_words(command: str, folder: Path, options: list[str], words: list[st
     again = f"metvae {command} -m {shlex.join(known)} {shlex.quote(f'sweep.resume={folder}')}"
     if record.get("command") != command:
         raise ConfigError(f"sweep.resume={folder}: is a sweep of `metvae {record.get('command')}`")
-    if not options and not words:
+    if not options and not _but_for_width(words):
         if by_hand := _by_hand(known):
             raise ConfigError(
                 f"sweep.resume={folder}: {by_hand[0]} counts on the command line only, and not in a file; say {again}"
             )
-        return [], known
-    if [*options, *words] != known:
+        return [], [*_but_for_width(known), *(words or _width(known))]
+    if _but_for_width([*options, *words]) != _but_for_width(known):
         raise ConfigError(f"sweep.resume={folder}: was started with other words; say {again}, or start a new sweep")
-    return options, words
+    return options, words if _width(words) else [*words, *_width(known)]
+
+
+def _width(words: Sequence[str]) -> list[str]:
+    """How many trials a search is to have, which may be more when it goes on."""
+    return [word for word in words if _is_about(word, _WIDTH)]
+
+
+def _but_for_width(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not _is_about(word, _WIDTH)]
 
 
 def _by_hand(words: Sequence[str]) -> list[str]:
     """Those that may make code run, which a file in a directory may not."""
     plain = re.compile(r"[A-Za-z][\w./]*=")
     code = ("plugins", "target.path", "hydra")
-    return [word for word in words if not plain.match(word) or word.startswith(code)]
+    doubtful = [word for word in words if not plain.match(word) or word.startswith(code)]
+    return [word for word in doubtful if word != "hydra/sweeper=optuna" and not _is_about(word, _HARMLESS)]
 
 
 def _number_of_jobs(overrides: Sequence[Override], config: DictConfig) -> int | None:
@@ -173,8 +209,8 @@ def _launcher(config: DictConfig) -> str:
     return str(config.hydra.launcher.get("_target_", "")).rpartition(".")[2]
 
 
-def _spread(config: DictConfig, jobs: int | None) -> tuple[int, int | None]:
-    """How many processes of their own jobs get, and CPU threads for each."""
+def _spread(config: DictConfig, jobs: int | None, searches: bool) -> tuple[int, int | None]:
+    """How many processes of their own jobs get, and CPU threads for each. searches: not all jobs at once"""
     cores, launcher = _cores(), _launcher(config)
     if launcher == "JoblibLauncher":
         asked = config.hydra.launcher.n_jobs
@@ -182,17 +218,24 @@ def _spread(config: DictConfig, jobs: int | None) -> tuple[int, int | None]:
         count = min(count, jobs or count)
         return (count, max(1, cores // count)) if count > 1 else (0, None)  # joblib starts no process for one
     if launcher == "LocalLauncher":
-        together = config.hydra.sweeper.get("max_batch_size") or jobs or 1
+        together = config.hydra.sweeper.get("max_batch_size") or (1 if searches else jobs) or 1
         count = min(together, jobs or together)
         return count, max(1, cores // count)
     if launcher == "SlurmLauncher":
-        return jobs or 1, config.hydra.launcher.get("cpus_per_task")
+        together = config.hydra.launcher.get("array_parallelism") if searches else jobs
+        return min(together or 1, jobs or 1), config.hydra.launcher.get("cpus_per_task")
     return 0, None
 
 
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra takes as it stands."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _is_about(word: str, keys: Sequence[str]) -> bool:

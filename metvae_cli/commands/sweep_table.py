@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metvae_cli.tracking.run_directory import RunDirectory, read_status
+from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status
 
 _NARROWEST = 100
 _VALUES = {"train": "best validation bound", "infer": "score", "evaluate": "log-likelihood"}
-_COLOURS = {"finished": "green", "failed": "red"}
+_COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red"}
 
 
 class Standing(NamedTuple):
-    """How a job stands. status: finished, failed, interrupted, running (in another process) or killed."""
+    """How a job stands. status: finished, pruned, failed, interrupted, running (in another process) or killed."""
 
     folder: Path
     status: str
@@ -34,11 +34,13 @@ def standing(folder: Path) -> Standing:
     if status == "running":
         holder = RunDirectory(folder).holder()
         status, reason = ("running", f"in another process ({holder})") if holder else ("killed", "its process is gone")
-    value = found.get("value", _summary(folder).get("val/bound")) if status == "finished" else None
+    value = found.get("value", _summary(folder).get("val/bound")) if status in DONE else None
     return Standing(folder, status, " ".join(reason.split()), value if isinstance(value, float | int) else None)
 
 
-def print_sweep(command: str, folder: Path, jobs: Sequence[Standing], missing: int, to_go_on: str) -> None:
+def print_sweep(
+    command: str, folder: Path, jobs: Sequence[Standing], missing: int, to_go_on: str, notes: Sequence[str] = ()
+) -> None:
     """Print on standard output.
 
     Args:
@@ -46,7 +48,8 @@ def print_sweep(command: str, folder: Path, jobs: Sequence[Standing], missing: i
         folder: of the sweep
         jobs: those that have begun
         missing: how many others there are
-        to_go_on: what to type for what is not finished
+        to_go_on: what to type for what is left to do; empty if nothing is
+        notes: lines to stand below the table
 
     Raises:
         BrokenPipeError: nobody reads it
@@ -71,8 +74,8 @@ def print_sweep(command: str, folder: Path, jobs: Sequence[Standing], missing: i
     try:
         console.print(table)
         logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
-        lines = [f"sweep      {folder}", f"look       tensorboard --logdir {shlex.quote(logs)}"]
-        if missing or any(job.status != "finished" for job in jobs):
+        lines = [*notes, f"sweep      {folder}", f"look       tensorboard --logdir {shlex.quote(logs)}"]
+        if to_go_on:
             lines.append(f"go on      {to_go_on}")
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metvae_cli.build import Experiment, data_of
 from metvae_cli.commands.supervise import supervise
+from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_summary import print_summary
 from metvae_cli.data.base import Dataset, Split, spread_over
 from metvae_cli.errors import ConfigError, RunError
@@ -44,6 +45,7 @@ def train(
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came; the state is saved
+        Pruned: the search that it is a trial of stopped it
         RunError: failed; the reason is in the run's log and status
     """
     processes = experiment.processes
@@ -93,9 +95,9 @@ def _assist(experiment: Experiment, config: Mapping[str, Any], folder: Path, con
 
 def make_trainer(experiment: Experiment, folder: Path, tracker: Tracker, interruption: Interruption) -> Trainer:
     """The trainer of a run."""
-    learner, processes = experiment.learner, experiment.processes
-    checkpoints = folder / "checkpoints"
-    return Trainer(learner, experiment.settings, experiment.seed, checkpoints, tracker, interruption, processes)
+    learner, processes, checkpoints = experiment.learner, experiment.processes, folder / "checkpoints"
+    behind = is_behind(folder) if processes.rank == 0 else None
+    return Trainer(learner, experiment.settings, experiment.seed, checkpoints, tracker, interruption, processes, behind)
 
 
 def fit_and_test(
@@ -103,6 +105,7 @@ def fit_and_test(
 ) -> tuple[str, ImportanceEstimate, float]:
     """Train, then measure on the test data what the best validation left; why it stopped, log-likelihood, bound."""
     reason = trainer.fit()
+    raise_if_pruned(reason, trainer.state)
     trainer.load_weights("best.pt")
     test = test_log_likelihood(experiment, interruption)
     held_out = experiment.learner.dataset.test

@@ -13,6 +13,7 @@ from metvae_cli.schema import shown
 from metvae_cli.tracking.run_directory import owner_is_gone
 
 FINISHED = "finished"
+PRUNED = "pruned"  # stopped by the search that it is a trial of: its numbers are not those of a whole run
 # Folders in which no run lies: what a run leaves in its own, sometimes thousands of files.
 _NOT_ENTERED = {"checkpoints", "images", "pictures", ".hydra", ".git", "__pycache__"}
 
@@ -23,7 +24,7 @@ class Run:
 
     Args:
         folder: its directory, as it was found
-        state: finished, failed, interrupted, running, killed (says running, but its process is gone), damaged,
+        state: finished, pruned, failed, interrupted, running, killed (says running, but its process is gone), damaged,
             not started
         reason: why, where it is not finished; one line
         seed: None where the run ended before it wrote its configuration

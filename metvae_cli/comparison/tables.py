@@ -8,11 +8,12 @@ from typing import Literal
 
 from metvae_cli.comparison.metrics import direction
 from metvae_cli.comparison.rows import Comparison, Row
-from metvae_cli.comparison.runs import FINISHED
+from metvae_cli.comparison.runs import FINISHED, PRUNED
 from metvae_cli.comparison.statistics import Moments, Share
 
 Spread = Literal["sd", "se", "ci"]
 _FAILED = ("failed", "damaged", "killed")
+_COUNTED = ("runs", "pruned", "failed", "unfinished")
 _MANY_LEVELS = 3
 
 
@@ -36,11 +37,11 @@ class Sheet:
 
 def means_sheet(comparison: Comparison, spread: Spread) -> Sheet:
     """One row per group: how many runs, and mean and spread of each metric."""
-    counts = [_counts(row) for row in comparison.rows]
+    counts = [_counts([run.state for run in row.group.runs]) for row in comparison.rows]
     orphans = [run.state for run in comparison.problems if not run.configured]
-    lost = (0, sum(state in _FAILED for state in orphans), sum(state not in _FAILED for state in orphans))
-    shown = [place for place in range(3) if place == 0 or any(row[place] for row in [*counts, lost])]
-    columns = ["method", *(("runs", "failed", "unfinished")[place] for place in shown), *comparison.metrics]
+    lost = _counts(orphans)
+    shown = [place for place in range(len(_COUNTED)) if place == 0 or any(row[place] for row in [*counts, lost])]
+    columns = ["method", *(_COUNTED[place] for place in shown), *comparison.metrics]
     columns = [heading(name) for name in columns]
     cells = {name: _metric_cells(comparison, name, spread) for name in comparison.metrics}
     rows = [
@@ -127,12 +128,11 @@ def _share_row(share: Share, metric: str) -> tuple[Cell, ...]:
     )
 
 
-def _counts(row: Row) -> tuple[int, int, int]:
-    """Finished, failed, unfinished."""
-    states = [run.state for run in row.group.runs]
+def _counts(states: Sequence[str]) -> tuple[int, int, int, int]:
+    """How many runs there are of each kind in `_COUNTED`."""
     failed = sum(state in _FAILED for state in states)
-    finished = states.count(FINISHED)
-    return finished, failed, len(states) - failed - finished
+    finished, pruned = states.count(FINISHED), states.count(PRUNED)
+    return finished, pruned, failed, len(states) - finished - pruned - failed
 
 
 def _metric_cells(comparison: Comparison, metric: str, spread: Spread) -> list[Cell]:

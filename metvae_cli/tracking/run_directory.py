@@ -15,7 +15,8 @@ from typing import Any, Literal
 from metvae_cli import __version__
 from metvae_cli.errors import ConfigError
 
-Status = Literal["running", "finished", "failed", "interrupted"]
+Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
+DONE = ("finished", "pruned")  # that nothing has to be done about
 SWEEP_RECORD = "sweep.json"
 STOP_FILE = ".stop"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "scikit-learn", "zuko")

@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -53,3 +55,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def fork_rng(seed: int) -> Iterator[None]:
+    """A random stream of its own inside, the outer one untouched after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.samplers.assembly import step_sizes
 from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
+from metvae_cli.training.device import fork_rng
 from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.metrics import (
@@ -40,6 +41,7 @@ from metvae_cli.training.state import Learner, State, Tracker
 
 log = logging.getLogger(__name__)
 
+PRUNED = "pruned"  # why `fit` ended, where `is_behind` said so
 _VALIDATION_SEED = 1_234_567
 
 
@@ -54,6 +56,7 @@ class Trainer:
         tracker: where the numbers go
         interruption: asked between iterations whether to stop
         processes: those that train together; the first one writes
+        is_behind: asked after each validation, with epochs and bound, whether to give the run up
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Trainer:
         tracker: Tracker,
         interruption: Interruption,
         processes: Processes | None = None,
+        is_behind: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.learner = learner
         self.settings = settings
@@ -73,6 +77,8 @@ class Trainer:
         self.tracker = tracker
         self.processes: Processes = processes or OneProcess()
         self.exchange = Exchange(self.processes, interruption)
+        self.is_behind = is_behind
+        self.pruned = False
         self.state = State()
         self.running = RunningMean()
         self.modules = nn.ModuleDict({"model": learner.model, "sampler": learner.sampler})
@@ -191,7 +197,7 @@ class Trainer:
             return "max_seconds"
         if settings.patience is not None and state.validations_since_best >= settings.patience:
             return "patience"
-        return ""
+        return PRUNED if self.pruned else ""
 
     # ---------------------------------------------------------------- validation and logs
 
@@ -220,6 +226,8 @@ class Trainer:
         if means["bound"] > state.best_value:
             state.best_value, state.best_epoch, state.validations_since_best = means["bound"], epoch, 0
             self.save("best.pt")
+        ask = self.is_behind if math.isfinite(means["bound"]) else None
+        self.pruned = self.processes.tell(ask is not None and ask(math.ceil(epoch), means["bound"]))
 
     @torch.no_grad()
     def evaluate(self, split: Split, index: Tensor, *, log_weights: bool = False) -> dict[str, float]:
@@ -307,11 +315,3 @@ class Trainer:
         except Interrupted:
             self.save("last.pt")
             raise
-
-
-@contextmanager
-def fork_rng(seed: int) -> Iterator[None]:
-    """A random stream of its own inside, the outer one untouched after."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

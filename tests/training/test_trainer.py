@@ -234,3 +234,34 @@ def test_an_own_stream_leaves_the_outer_one(tmp_path: Path) -> None:
         drawn = torch.rand(2)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(3)))
+
+
+def test_a_run_that_is_behind_ends_with_its_epoch_and_its_checkpoints(tmp_path: Path) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def is_behind(epoch: int, bound: float) -> bool:
+        asked.append((epoch, bound))
+        return epoch == 2
+
+    trainer = make(tmp_path, "trainer.max_epochs=4")
+    trainer.is_behind = is_behind
+    assert trainer.fit() == "pruned"
+    assert asked == [(row["epoch"], row["val/bound"]) for row in notes(trainer).rows]
+    assert len(asked) == 2
+    saved = load_checkpoint(tmp_path / "last.pt")["state"]
+    assert (saved["epoch"], saved["batch"]) == (2, 0)
+    assert (tmp_path / "best.pt").exists()
+
+
+def test_a_run_that_is_behind_at_its_last_validation_is_whole(tmp_path: Path) -> None:
+    trainer = make(tmp_path, "trainer.max_epochs=1")
+    trainer.is_behind = lambda epoch, bound: True
+    assert trainer.fit() == "max_epochs"
+
+
+def test_a_bound_that_is_not_finite_is_held_against_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(tmp_path, "trainer.max_epochs=1")
+    trainer.is_behind = lambda epoch, bound: pytest.fail("asked")
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: {"bound": math.nan})
+    with pytest.raises(RunError, match="never finite"):
+        trainer.fit()

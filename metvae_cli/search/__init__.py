@@ -1,0 +1,1 @@
+"""Search for the best values of keys by Optuna, which is imported here alone."""
