@@ -12,7 +12,8 @@ from torch import Tensor
 from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
-from metvae_cli.commands.train_run import describe, restore, supervise
+from metvae_cli.commands.run_board import INFERRED, introduce
+from metvae_cli.commands.train_run import restore, supervise
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import approximate
@@ -23,6 +24,7 @@ from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.profiling import profiled
 from metvae_cli.training.state import Learner
 from metvae_cli.training.trainer import Trainer, fork_rng
 
@@ -125,14 +127,12 @@ def _run(
         log.warning("note: %s", note)
     state = content["state"] if content else {}
     with closing(Board(folder, state.get("iteration"))) as board:
-        if content is None:
-            describe(board, config, run.sampler.num_steps, ("log_target", "log_initial"))
+        introduce(board, config, folder, INFERRED)
         trained = {} if run.learner is None else _train(run, run.learner, folder, content, interruption, board)
         with fork_rng(_MEASURE_SEED):
             result = measure(run, folder, interruption, board, trained)
         step = trained.get("iterations", 0)
-        numbers = {f"final/{name}": float(value) for name, value in result.summary.items() if _is_number(value)}
-        board.hyperparameters(config, numbers, step)
+        board.end_session(step, {name: float(value) for name, value in result.summary.items() if _is_number(value)})
     write_json(folder / "summary.json", result.summary)
     return result
 
@@ -147,8 +147,12 @@ def _train(
 ) -> dict[str, Any]:
     """Train, and put the best weights into model and sampler; returns how it went."""
     metrics = MetricsFile(folder / "metrics.csv", content["state"]["log_position"] if content else 0)
-    with RunTracker(board, metrics, _training_pictures(run, learner), run.settings.max_epochs) as tracker:
-        trainer = Trainer(learner, run.settings, run.spine.seed, folder / "checkpoints", tracker, interruption)
+    settings, draw = run.settings, _training_pictures(run, learner)
+    with (
+        profiled(settings.profile, folder, board.profile) as each_iteration,
+        RunTracker(board, metrics, draw, settings.max_epochs, each_iteration) as tracker,
+    ):
+        trainer = Trainer(learner, settings, run.spine.seed, folder / "checkpoints", tracker, interruption)
         log.info(
             "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
             f"{sum(parameter.numel() for parameter in trainer.parameters):,}",

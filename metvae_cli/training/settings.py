@@ -28,6 +28,7 @@ class TrainerSettings:
         test_data: largest number of test data (a seeded choice), or null for all
         max_bad_steps: consecutive steps with a non-finite loss or gradient that end the run
         threads: CPU threads; null is one for a small model, torch's choice for others
+        profile: measure which operations a few iterations spend their time on
 
     Raises:
         ValueError: a number is out of range
@@ -44,12 +45,13 @@ class TrainerSettings:
     inference_iterations: int = 0
     log_every: int = 20
     validate_every: int = 1
-    picture_every: int = 10
+    picture_every: int = 25
     checkpoint_seconds: float = 60.0
     test_samples: int = 1000
     test_data: int | None = None
     max_bad_steps: int = 20
     threads: int | None = None
+    profile: bool = False
 
     def __post_init__(self) -> None:
         zero_allowed = {
@@ -61,7 +63,7 @@ class TrainerSettings:
         }
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None or isinstance(value, str):
+            if value is None or isinstance(value, str | bool):
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"
