@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ _KEYS = {
     "optimizer.lr": 0.0,
 }
 _NONE = "none"
+_SHOWN = 5
+_TELLING = ("sampler", "objective", "seed", "experiment", "sampler.num_steps")
 
 
 def introduce(board: Board, config: Mapping[str, Any], folder: Path, results: tuple[str, ...]) -> None:
@@ -57,16 +59,17 @@ def introduce(board: Board, config: Mapping[str, Any], folder: Path, results: tu
     starts = read_manifest(folder).get("starts", [])
     board.text("command", verbatim("\n".join(_command(start["argv"]) for start in starts)))
     board.layout()
-    board.begin_session(hyperparameters(config, folder), results)
+    choices, varied = _composition(folder)
+    first = list(dict.fromkeys([*varied, *_TELLING]))[:_SHOWN]
+    board.begin_session(_columns(config, choices, varied), results, first)
 
 
-def hyperparameters(config: Mapping[str, Any], folder: Path) -> dict[str, str | float]:
+def _columns(config: Mapping[str, Any], choices: Mapping[str, str], varied: Sequence[str]) -> dict[str, str | float]:
     """The columns of a run's row: the same set for all runs of a command, and in a sweep what its jobs differ in too.
 
     TensorBoard makes one table of all runs that it sees, with the columns of one of them.
     """
     flat = flatten(config)
-    choices, varied = _composition(folder)
     columns: dict[str, str | float] = {}
     for group in (group for group in _GROUPS if group in config):
         columns[group] = choices.get(group) or _class_name(config[group])

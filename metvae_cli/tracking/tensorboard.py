@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -80,13 +81,15 @@ class Board:
         charts = {title: ["Multiline", [tags]] for title, tags in _CHARTS.items()}
         self._writer.add_custom_scalars({"metvae": charts})
 
-    def begin_session(self, values: Mapping[str, str | float], results: Sequence[str]) -> None:
+    def begin_session(self, values: Mapping[str, str | float], results: Sequence[str], first: Sequence[str]) -> None:
         """The run's row in the HPARAMS table, in this run's own events (`add_hparams` would make a second run).
 
         values: the columns; TensorBoard takes those of one run for all
         results: names of the numbers that `end_session` may give
+        first: the columns that are shown without being asked for; TensorBoard shows five
         """
         experiment, start, _ = hparams(dict(values), dict.fromkeys(f"{FINAL}{name}" for name in results))
+        _put_first(experiment, first)
         for summary in (experiment, start):
             self._writer._get_file_writer().add_summary(summary)
 
@@ -112,6 +115,15 @@ class Board:
         checkpoint.
         """
         return step != self._resumed_at or name not in self._there
+
+
+def _put_first(experiment: Summary, names: Sequence[str]) -> None:
+    """Mark columns as those in which runs differ: TensorBoard sorts them before all others."""
+    data = experiment.value[0].metadata.plugin_data
+    content = plugin_data_pb2.HParamsPluginData.FromString(data.content)  # pyright: ignore[reportAttributeAccessIssue]
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in names
+    data.content = content.SerializeToString()
 
 
 def _histogram(values: Tensor) -> HistogramProto:

@@ -1,4 +1,4 @@
-"""A headless browser, spoken to in its DevTools protocol over a pair of pipes: JSON messages that end in a null byte."""
+"""A headless browser, spoken to in its DevTools protocol over two pipes: JSON messages that end in a null byte."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ class Browser:
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read = write, read
         self._number, self._waiting = 0, b""
-        target = self._call("Target.createTarget", {"url": "about:blank", "width": 1500, "height": 1000})["targetId"]
+        target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         self._call("Page.enable")
 
@@ -61,7 +61,7 @@ class Browser:
                 return text
             time.sleep(0.3)
         missing = [word for word in words if word not in text]
-        raise AssertionError(f"not on the page after {seconds} s: {missing}\n{text}")
+        raise AssertionError(f"not on the page after {seconds} s: {missing}; there is: {text[-1000:]}")
 
     def screenshot(self, path: Path) -> None:
         """What is to be seen."""
@@ -94,7 +94,8 @@ class Browser:
 def browser(program: str, profile: Path) -> Iterator[Browser]:
     """Start a browser of the Chromium family; it ends with the block. profile: an empty folder for it."""
     (to_read, write), (read, to_write) = os.pipe(), os.pipe()
-    words = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run --hide-scrollbars".split()
+    words = ["--headless", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run", "--window-size=1500,1000"]
+    words += ["--enable-unsafe-swiftshader"]  # the projector draws with WebGL, also where there is no GPU
     # The protocol's pipes have the numbers 3 and 4, which only a shell can promise.
     command = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
     process = subprocess.Popen(

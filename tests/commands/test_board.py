@@ -1,4 +1,4 @@
-"""What TensorBoard is given, read back from the files: by whole runs, by runs in parts, by sweeps, by other commands."""
+"""What TensorBoard is given, read back from the files: by whole runs, runs in parts, sweeps and other commands."""
 
 import json
 import math
@@ -27,12 +27,12 @@ from tests.tracking.boards import (
 OFTEN = ("trainer.log_every=10", "trainer.picture_every=1")
 EPOCHS = [21, 42, 63]
 LOGGED = [10, 20, 30, 40, 50, 60]
-MEASURED = "bound reconstruction kl log_weight_variance effective_samples".split()
+MEASURED = ["bound", "reconstruction", "kl", "log_weight_variance", "effective_samples"]
 STEPS = [f"{kind}_{k}" for kind in ("accept", "moved", "divergent") for k in (1, 2)]
 PICTURES = ("images/prior_samples", "images/reconstructions", "images/chain", "latent/encoder_means")
 WHOLE = ("config/text_summary", "command/text_summary", "custom_scalars__config__")
 SESSION = ("experiment", "session_start_info", "session_end_info")
-FINAL = "val/bound test/nll test/nll_se train/bound test/bound seconds decoder_evaluations".split()
+FINAL = ["val/bound", "test/nll", "test/nll_se", "train/bound", "test/bound", "seconds", "decoder_evaluations"]
 EXPECTED: dict[str, list[int]] = {
     **{f"train/{name}": LOGGED for name in (*MEASURED, *STEPS)},
     **{f"train/gradient_norm{part}": LOGGED for part in ("", "_score_function", "_pathwise")},

@@ -48,7 +48,7 @@ def test_a_histogram_is_of_the_finite_values(tmp_path: Path) -> None:
 
 def test_hyperparameters_make_no_second_run(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.begin_session({"seed": 1, "sampler": "hmc"}, ("loss", "seconds"))
+    board.begin_session({"seed": 1, "sampler": "hmc"}, ("loss", "seconds"), ["sampler"])
     board.end_session(7, {"loss": 0.5})
     board.close()
     assert len(list(tmp_path.iterdir())) == 1
@@ -58,13 +58,14 @@ def test_hyperparameters_make_no_second_run(tmp_path: Path) -> None:
         found.summary_metadata["_hparams_/experiment"].plugin_data.content
     )
     assert [info.name for info in experiment.hparam_infos] == ["seed", "sampler"]
+    assert [info.differs for info in experiment.hparam_infos] == [False, True]
     assert [info.name.tag for info in experiment.metric_infos] == ["final/loss", "final/seconds"]
     assert "_hparams_/session_end_info" in found.summary_metadata
 
 
 def test_a_session_that_did_not_end_has_a_start(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.begin_session({"seed": 1}, ("loss",))
+    board.begin_session({"seed": 1}, ("loss",), [])
     board.close()
     names = {name.removeprefix("_hparams_/") for name in events(tmp_path).summary_metadata}
     assert names == {"experiment", "session_start_info"}
@@ -110,7 +111,7 @@ def test_a_histogram_counts_each_value_once(tmp_path: Path, values: list[float])
 def test_a_resume_writes_nothing_a_second_time(tmp_path: Path) -> None:
     """The process died after the events of iteration 2 and before a later checkpoint; that of 2 is gone on from."""
     board = Board(tmp_path)
-    board.begin_session({"seed": 1}, ("loss",))
+    board.begin_session({"seed": 1}, ("loss",), [])
     board.text("config", "first")
     board.layout()
     for step in (1, 2, 3):
@@ -120,7 +121,7 @@ def test_a_resume_writes_nothing_a_second_time(tmp_path: Path) -> None:
     board.end_session(3, {"loss": 1.0})
     board.close()
     board = Board(tmp_path, resume_from=2)
-    board.begin_session({"seed": 1}, ("loss",))
+    board.begin_session({"seed": 1}, ("loss",), [])
     board.text("config", "second")
     board.layout()
     board.scalars(2, {"val/a": 20.0, "val/b": 20.0})
