@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ def asked(address: str, route: str, body: Any = None) -> Any:
 def picture(page: Browser, name: str) -> None:
     if folder := os.environ.get("METVAE_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
+        time.sleep(2)  # what is there is still drawn
         page.screenshot(Path(folder) / f"{name}.png")
 
 
@@ -81,7 +83,7 @@ def test_runs_are_the_jobs_and_nothing_else(address: str) -> None:
 
 def test_scalars(address: str, page: Browser) -> None:
     page.open(f"{address}?tagFilter=%5E(train%7Cval)%2Fbound#timeseries")
-    page.wait_for("Tags matching filter\n2 cards", "Smoothed", *JOBS)
+    page.wait_for("Tags matching filter\n2 cards", "Smoothed", "Relative", *JOBS)
     picture(page, "scalars")
     tags = {run: set(found) for run, found in asked(address, "plugin/scalars/tags").items()}
     assert all(tags[run] >= {"train/bound", "val/bound", "final/test/nll"} for run in JOBS)
