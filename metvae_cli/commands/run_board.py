@@ -86,9 +86,8 @@ def _composition(folder: Path) -> tuple[dict[str, str], list[str]]:
     varies; nothing where a run has no such file of its own.
     """
     try:
-        hydra = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), resolve=False)
-        assert isinstance(hydra, dict)
-        node = hydra["hydra"]
+        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), resolve=False)
+        node = stored["hydra"]
         choices = {group: str(name) for group, name in node["runtime"]["choices"].items() if name is not None}
         if node["mode"] != "MULTIRUN":
             return choices, []
