@@ -41,6 +41,7 @@ def discard_attempt(folder: Path) -> None:
     (folder / "status.json").unlink(missing_ok=True)
     for events in folder.glob("events.out.tfevents.*"):
         events.unlink()
+    (folder / "projector_config.pbtxt").unlink(missing_ok=True)
     for method in [path.parent for path in folder.glob("*/.hydra")]:
         shutil.rmtree(method)
 

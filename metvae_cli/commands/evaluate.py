@@ -7,7 +7,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder
+from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder, store_words
+from metvae_cli.commands.own_directory import refuse_directory, refuse_named_directory
 from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError, Interrupted
 from metvae_cli.paths import discard_run
@@ -15,6 +16,7 @@ from metvae_cli.paths import discard_run
 
 def main(argv: list[str]) -> int:
     """Evaluate; returns the exit status."""
+    refuse_named_directory("evaluate", argv)
     try:
         return run_or_sweep("evaluate", argv, task)
     except Interrupted as interrupted:
@@ -29,6 +31,7 @@ def task(config: DictConfig) -> float | None:
     from metvae_cli.commands.evaluate_run import evaluate
 
     folder = output_folder()
+    refuse_directory("evaluate", folder)
     try:
         settings = plain(config)
         request = read_request(settings)
@@ -37,4 +40,5 @@ def task(config: DictConfig) -> float | None:
         if not is_sweep():
             discard_run(folder)
         raise
+    store_words(config, folder)
     return evaluate(run, request, settings, folder)

@@ -16,6 +16,7 @@ from metvae_cli.commands import evaluate_diagnostics, evaluate_likelihood
 from metvae_cli.commands.evaluate_request import Request
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace
 from metvae_cli.commands.evaluate_summary import print_evaluation
+from metvae_cli.commands.own_directory import discard_events
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.data.base import Split, split_fingerprint, spread_over
 from metvae_cli.evaluation.estimate import Estimate
@@ -90,6 +91,7 @@ def _run(
     rows = [("data", f"{run.dataset.name}, {len(chosen)} of the {general.split} split")]
     columns: dict[str, PerDatum] = {}
     simulated: dict[str, PerDatum] = {}
+    discard_events(folder)
     with closing(Board(folder)) as board:
         for group, functions in (("estimators", _ESTIMATORS), ("diagnostics", _DIAGNOSTICS)):
             for name in getattr(general, group):

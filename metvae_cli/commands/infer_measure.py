@@ -24,7 +24,7 @@ from metvae_cli.evaluation.walk import record_walk
 from metvae_cli.samplers.assembly import make_adaptations, step_sizes
 from metvae_cli.tracking.console import progress
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
 
@@ -73,7 +73,7 @@ def measure(
         beside_density = draws if target.dim == 2 else shown
         images["density"] = pictures.histograms(target, beside_density)
         images["samples"] = pictures.dots(target, shown)
-    write_pictures(folder, board, images, trained.get("iterations", 0))
+    write_pictures(folder, board, images, trained.get("iterations", 0), FINAL)
     best = [part.draws[name] for part in parts for name in list(part.draws)[-1:]]
     return Result(summary, best[0] if best else torch.empty(0, target.dim))
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
+from metvae_cli.commands.run_board import INFERRED, introduce
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
-from metvae_cli.commands.train_run import describe, restore
+from metvae_cli.commands.train_run import restore
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import approximate
@@ -26,6 +27,7 @@ from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.profiling import profiled
 from metvae_cli.training.state import Learner
 from metvae_cli.training.trainer import Trainer
 
@@ -129,14 +131,12 @@ def _run(
         log.warning("note: %s", note)
     state = content["state"] if content else {}
     with closing(Board(folder, state.get("iteration"))) as board:
-        if content is None:
-            describe(board, config, run.sampler.num_steps, ("log_target", "log_initial"))
+        introduce(board, config, folder, INFERRED)
         trained = {} if run.learner is None else _train(run, run.learner, folder, content, interruption, board)
         with fork_rng(_MEASURE_SEED):
             result = measure(run, folder, interruption, board, trained)
         step = trained.get("iterations", 0)
-        numbers = {f"final/{name}": float(value) for name, value in result.summary.items() if _is_number(value)}
-        board.hyperparameters(config, numbers, step)
+        board.end_session(step, {name: float(value) for name, value in result.summary.items() if _is_number(value)})
     write_json(folder / "summary.json", result.summary)
     return result
 
@@ -151,26 +151,14 @@ def _train(
 ) -> dict[str, Any]:
     """Train, and put the best weights into model and sampler; returns how it went."""
     metrics = MetricsFile(folder / "metrics.csv", content["state"]["log_position"] if content else 0)
-    with RunTracker(board, metrics, _training_pictures(run, learner), run.settings.max_epochs) as tracker:
-        trainer = Trainer(
-            learner,
-            run.settings,
-            run.spine.seed,
-            folder / "checkpoints",
-            tracker,
-            interruption,
-            None,
-            is_behind(folder),
-        )
-        log.info(
-            "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
-            f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
-            learner.sampler.num_steps,
-            learner.objective.num_samples,
-            run.device,
-            torch.get_num_threads(),
-            folder,
-        )
+    settings, draw = run.settings, _training_pictures(run, learner)
+    with (
+        profiled(settings.profile, folder, board.profile) as each_iteration,
+        RunTracker(board, metrics, draw, settings.max_epochs, each_iteration) as tracker,
+    ):
+        checkpoints, behind = folder / "checkpoints", is_behind(folder)
+        trainer = Trainer(learner, settings, run.spine.seed, checkpoints, tracker, interruption, None, behind)
+        _announce(run, learner, trainer, folder)
         if content is not None:
             restore(trainer, content)
         reason = trainer.fit()
@@ -189,6 +177,19 @@ def _train(
         "parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "stopped": reason,
     }
+
+
+def _announce(run: InferenceRun, learner: Learner[Inference], trainer: Trainer, folder: Path) -> None:
+    """One line on what runs where."""
+    log.info(
+        "%s parameters, %d Markov steps, %d samples; %s, %d threads; writing to %s",
+        f"{sum(parameter.numel() for parameter in trainer.parameters):,}",
+        learner.sampler.num_steps,
+        learner.objective.num_samples,
+        run.device,
+        torch.get_num_threads(),
+        folder,
+    )
 
 
 def _training_pictures(run: InferenceRun, learner: Learner[Inference]) -> Callable[[], dict[str, Tensor]]:

@@ -9,7 +9,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from metvae_cli.build import LoadedRun, load_run, plain
-from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder
+from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder, store_words
+from metvae_cli.commands.own_directory import discard_events, refuse_directory, refuse_named_directory
 from metvae_cli.commands.sample_choice import chosen
 from metvae_cli.commands.sample_pictures import Picture, draw
 from metvae_cli.commands.sample_request import PictureName, Request
@@ -24,12 +25,14 @@ from metvae_cli.tracking.tensorboard import Board
 
 def main(argv: list[str]) -> int:
     """Draw; returns the exit status."""
+    refuse_named_directory("sample", argv)
     return run_or_sweep("sample", argv, task)
 
 
 def task(config: DictConfig) -> None:
     """One job of Hydra's."""
     folder = output_folder()
+    refuse_directory("sample", folder)
     try:
         request = call(Request, plain(config), "")
         run = load_run(Path(str(request.run)), request.checkpoint, request.device, named_plugins())
@@ -38,12 +41,14 @@ def task(config: DictConfig) -> None:
         if not is_sweep():
             discard_run(folder)
         raise
+    store_words(config, folder)
     sample(run, request, names, folder)
 
 
 def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folder: Path) -> None:
     """Write the pictures into `folder`, each as soon as it is made, and say where they are."""
     write_status(folder, "running")
+    discard_events(folder)
     try:
         with closing(Board(folder)) as board:
             for name in names:

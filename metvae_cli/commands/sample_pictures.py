@@ -15,6 +15,7 @@ from metvae_cli.evaluation import inpainting, latent_walks, pictures
 from metvae_cli.evaluation.coding import chain_positions, decoded_means, encoder_means
 from metvae_cli.evaluation.grids import captioned, coloured, is_image, tinted
 from metvae_cli.evaluation.neighbours import nearest
+from metvae_cli.evaluation.scatter import scatter
 from metvae_cli.samplers.assembly import make_schedule
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.training.device import fork_rng
@@ -151,7 +152,7 @@ def _latent(run: LoadedRun, request: Request) -> Picture:
     labels = run.dataset.test.labels
     shown = None if labels is None else labels[index]
     arrays = {"index": index, "means": means, "plane": plane} | ({} if shown is None else {"labels": shown})
-    return Picture(lambda: pictures.scatter(plane, shown), arrays)
+    return Picture(lambda: scatter(plane, shown), arrays)
 
 
 def _test_data(run: LoadedRun, request: Request) -> tuple[Tensor, Tensor]:

@@ -2,19 +2,19 @@
 
 import logging
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from metvae_cli.build import Experiment, data_of
+from metvae_cli.commands.run_board import TRAINED, introduce
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
+from metvae_cli.commands.train_embedding import embed
 from metvae_cli.commands.train_summary import print_summary
 from metvae_cli.data.base import Dataset, Split, spread_over
 from metvae_cli.errors import ConfigError, RunError
@@ -25,9 +25,10 @@ from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import write_json
-from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.profiling import profiled
 from metvae_cli.training.state import Tracker
 from metvae_cli.training.trainer import Trainer
 
@@ -121,29 +122,27 @@ def _run(
     interruption: Interruption,
 ) -> dict[str, Any]:
     """Train, measure and write; returns what summary.json holds."""
-    learner, settings = experiment.learner, experiment.settings
+    settings = experiment.settings
     for note in experiment.notes:
         log.warning("note: %s", note)
     state = content["state"] if content else {}
     metrics = MetricsFile(folder / "metrics.csv", state.get("log_position", 0))
     with (
         closing(Board(folder, state.get("iteration"))) as board,
-        RunTracker(board, metrics, _pictures(experiment), settings.max_epochs) as tracker,
+        profiled(settings.profile, folder, board.profile) as each_iteration,
+        RunTracker(board, metrics, _pictures(experiment), settings.max_epochs, each_iteration) as tracker,
     ):
         trainer = make_trainer(experiment, folder, tracker, interruption)
         _announce(experiment, trainer, folder)
+        introduce(board, config, folder, TRAINED)
         if content is not None:
             restore(trainer, content)
-        else:
-            describe(board, config, learner.sampler.num_steps, ("reconstruction", "kl"))
         reason, test, test_bound = fit_and_test(experiment, trainer, interruption)
         summary = _summary(experiment, trainer, metrics.last(), test) | {"test/bound": test_bound, "stopped": reason}
         # Nothing from here on can be interrupted: what a resume would draw again is drawn once.
-        tracker.pictures(trainer.state.iteration, "final/")
-        results = {
-            f"final/{name}": float(summary[name]) for name in ("train/bound", "val/bound", "test/nll", "test/nll_se")
-        }
-        board.hyperparameters(config, results, trainer.state.iteration)
+        tracker.pictures(trainer.state.iteration, FINAL)
+        embed(experiment, folder)
+        board.end_session(trainer.state.iteration, {name: float(summary[name]) for name in TRAINED})
         write_json(folder / "summary.json", summary)
     return summary
 
@@ -271,16 +270,3 @@ def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
         return drawn
 
     return draw
-
-
-def describe(board: Board, config: Mapping[str, Any], num_steps: int, terms: Sequence[str]) -> None:
-    """What TensorBoard shows beside curves: the configuration, the command line, and which curves share axes."""
-    text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-    board.text("config", "\n".join(f"    {line}" for line in text.splitlines()))
-    board.text("command", f"    {' '.join(sys.argv)}")
-    steps = range(1, num_steps + 1)
-    layout = {"bound": ["train/bound", "val/bound"], "terms": [f"val/{term}" for term in terms]}
-    if num_steps:
-        layout["acceptance per step"] = [f"train/accept_{k}" for k in steps]
-        layout["step size per step"] = [f"step_size/{k}" for k in steps]
-    board.layout(layout)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from metvae_cli.evaluation.figures import new_figure, rendered
-from metvae_cli.torchvision_import import import_torchvision
 
 _CELL = 48  # least width of an image in pixels: a caption of six letters fits above it
-_BORDER = 2
+_BORDER, _GREY = 2, 0.5
 _FONT = 8  # points
 _LETTER, _LINE = 6.5, 18  # width of a letter and height of a line of that size, in pixels
 
@@ -23,8 +23,14 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
 def grid(images: Tensor, columns: int) -> Tensor:
     """Images (N, C, H, W) side by side, (3, H', W'), enlarged by whole pixels where they are small."""
     factor = max(1, -(-_CELL // images.shape[-1]))
-    large = images.clamp(0, 1).repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    return import_torchvision().utils.make_grid(large.cpu(), nrow=columns, padding=_BORDER, pad_value=0.5)
+    large = images.clamp(0, 1).repeat_interleave(factor, -1).repeat_interleave(factor, -2).cpu()
+    columns = min(columns, len(large))
+    missing = -len(large) % columns
+    # Each image gets its border above and to the left, the whole one below and to the right.
+    framed = functional.pad(coloured(large), (_BORDER, 0, _BORDER, 0), value=_GREY)
+    framed = torch.cat([framed, framed.new_full((missing, *framed.shape[1:]), _GREY)])
+    rows = framed.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return functional.pad(rows, (0, _BORDER, 0, _BORDER), value=_GREY)
 
 
 def captioned(image: Tensor, columns: Sequence[str], rows: Sequence[str] = ()) -> Tensor:

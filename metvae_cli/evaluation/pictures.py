@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from metvae_cli.evaluation.coding import chain_positions, decoded_means, encoder_means
-from metvae_cli.evaluation.figures import new_figure, rendered
 from metvae_cli.evaluation.grids import grid
+from metvae_cli.evaluation.scatter import scatter
 from metvae_cli.models.vae import VAE
 from metvae_cli.samplers.chain import Sampler
 
@@ -61,16 +61,3 @@ def principal_plane(means: Tensor) -> Tensor:
     if means.shape[1] > 2:
         centred = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
     return torch.nn.functional.pad(centred, (0, 2 - centred.shape[1]))
-
-
-def scatter(plane: Tensor, labels: Tensor | None) -> Tensor:
-    """Points (N, 2), coloured by class where there are classes (N,)."""
-    across, up = plane.unbind(1)
-    figure = new_figure(5, 5)
-    axes = figure.add_subplot()
-    colours = labels.cpu().numpy() if labels is not None else "tab:blue"
-    dots = axes.scatter(across.numpy(), up.numpy(), c=colours, cmap="tab10" if labels is not None else None, s=8)
-    if labels is not None:
-        axes.legend(*dots.legend_elements(), title="class", fontsize=7, loc="upper right")
-    axes.set_title("encoder means, two principal axes")
-    return rendered(figure)

@@ -9,8 +9,10 @@ from metvae_cli.torchvision_import import import_torchvision
 from metvae_cli.tracking.tensorboard import Board
 
 
-def write_pictures(folder: Path, board: Board, images: Mapping[str, Tensor], step: int = 0) -> list[Path]:
-    """Write each image (3, H, W) in [0, 1] as `folder/<name>.png` and as the image `images/<name>` at a step.
+def write_pictures(
+    folder: Path, board: Board, images: Mapping[str, Tensor], step: int = 0, prefix: str = "images/"
+) -> list[Path]:
+    """Write each image (3, H, W) in [0, 1] as `folder/<name>.png` and as the image `<prefix><name>` at a step.
 
     Returns the files, in order.
     """
@@ -18,6 +20,6 @@ def write_pictures(folder: Path, board: Board, images: Mapping[str, Tensor], ste
     for name, image in images.items():
         path = folder / f"{name}.png"
         import_torchvision().utils.save_image(image, path)
-        board.image(step, f"images/{name}", image)
+        board.image(step, f"{prefix}{name}", image)
         written.append(path)
     return written

@@ -22,12 +22,21 @@ class RunTracker:
         metrics: metrics.csv
         draw: makes the pictures by name, each (3, H, W); called with a random stream of its own
         max_epochs: for the progress bar, which is shown on a terminal only
+        each_iteration: called after each iteration of training
     """
 
-    def __init__(self, board: Board, metrics: MetricsFile, draw: Pictures, max_epochs: int) -> None:
+    def __init__(
+        self,
+        board: Board,
+        metrics: MetricsFile,
+        draw: Pictures,
+        max_epochs: int,
+        each_iteration: Callable[[], None] = lambda: None,
+    ) -> None:
         self.board = board
         self.metrics = metrics
         self._draw = draw
+        self._each_iteration = each_iteration
         self._max_epochs = max_epochs
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -73,6 +82,9 @@ class RunTracker:
 
     def progress(self, epoch: int, done: int, total: int) -> None:
         """Move the bar."""
+        self._each_iteration()
+        if self._bar.disable:
+            return
         whole = total * self._max_epochs
         self._bar.update(
             self._task, completed=epoch * total + done, total=whole, epoch=f"{epoch + 1}/{self._max_epochs}"

@@ -36,6 +36,7 @@ class TrainerSettings:
         num_nodes: machines
         strategy: how processes train together: ddp, each with the whole model
         precision: 32-true, or bf16-mixed: networks compute in bfloat16, densities and weights stay in single precision
+        profile: measure which operations a few iterations spend their time on
 
     Raises:
         ValueError: a number is out of range
@@ -52,7 +53,7 @@ class TrainerSettings:
     inference_iterations: int = 0
     log_every: int = 20
     validate_every: int = 1
-    picture_every: int = 10
+    picture_every: int = 25
     checkpoint_seconds: float = 60.0
     test_samples: int = 1000
     test_data: int | None = None
@@ -62,6 +63,7 @@ class TrainerSettings:
     num_nodes: int = 1
     strategy: Strategy = "ddp"
     precision: Precision = "32-true"
+    profile: bool = False
 
     def __post_init__(self) -> None:
         zero_allowed = {
@@ -73,7 +75,7 @@ class TrainerSettings:
         }
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None or isinstance(value, str):
+            if value is None or isinstance(value, str | bool):
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"

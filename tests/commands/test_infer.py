@@ -71,8 +71,9 @@ def test_a_trained_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"train/bound", "val/log_target", "val/log_initial", "final/bound", "final/chains/r_hat"} <= set(
         events.Tags()["scalars"]
     ) | {"train/bound"}
-    assert set(events.Tags()["images"]) == {"images/density", "images/samples", "images/walk"}
-    assert [event.step for event in events.Images("images/density")] == [4, 8, 8]
+    assert set(events.Tags()["images"]) == {"images/density", "final/density", "final/samples", "final/walk"}
+    assert [event.step for event in events.Images("images/density")] == [4, 8]
+    assert [event.step for event in events.Images("final/density")] == [8]
 
 
 def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +83,7 @@ def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.keys() >= {f"chains/{name}" for name in CHAINS.split()} | {"chains/step_size_1"}
     assert not summary.keys() & {*BOUNDS.split(), "iterations"}
     assert read(here / "run", "manifest.json")["config"]["sampler"]["acceptance"] == "metropolis"
-    assert set(board(here / "run").Tags()["images"]) == {"images/density", "images/samples", "images/walk"}
+    assert set(board(here / "run").Tags()["images"]) == {"final/density", "final/samples", "final/walk"}
     assert "R-hat" in capsys.readouterr().out
     assert metvae("infer", "resume=run") == 2
     assert "plain chain" in capsys.readouterr().err

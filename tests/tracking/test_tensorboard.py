@@ -1,15 +1,21 @@
 """The TensorBoard writer and the tracker: what a resume drops, what is no number, and whose random stream is used."""
 
+import io
+import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.tensorboard import Board, flatten
 from metvae_cli.tracking.tracker import RunTracker
+from tests.tracking.boards import raw_events, steps_by_tag
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -42,10 +48,104 @@ def test_a_histogram_is_of_the_finite_values(tmp_path: Path) -> None:
 
 def test_hyperparameters_make_no_second_run(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.hyperparameters({"seed": 1, "encoder": {"hidden": [3], "dim": None}}, {"final/loss": 0.5}, 7)
+    board.begin_session({"seed": 1, "sampler": "hmc"}, ("loss", "seconds"), ["sampler"])
+    board.end_session(7, {"loss": 0.5})
     board.close()
     assert len(list(tmp_path.iterdir())) == 1
-    assert [event.step for event in events(tmp_path).Scalars("final/loss")] == [7]
+    found = events(tmp_path)
+    assert [event.step for event in found.Scalars("final/loss")] == [7]
+    experiment = hparams_metadata.parse_experiment_plugin_data(
+        found.summary_metadata["_hparams_/experiment"].plugin_data.content
+    )
+    assert [info.name for info in experiment.hparam_infos] == ["seed", "sampler"]
+    assert [info.differs for info in experiment.hparam_infos] == [False, True]
+    assert [info.name.tag for info in experiment.metric_infos] == ["final/loss", "final/seconds"]
+    assert "_hparams_/session_end_info" in found.summary_metadata
+
+
+def test_a_session_that_did_not_end_has_a_start(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.begin_session({"seed": 1}, ("loss",), [])
+    board.close()
+    names = {name.removeprefix("_hparams_/") for name in events(tmp_path).summary_metadata}
+    assert names == {"experiment", "session_start_info"}
+
+
+def test_scalars_of_a_step_are_one_event(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.scalars(3, {f"train/{number}": float(number) for number in range(20)})
+    board.close()
+    assert [len(event.summary.value) for event in raw_events(tmp_path)] == [0, 20]
+    assert [event.value for event in events(tmp_path).Scalars("train/7")] == [7.0]
+
+
+def test_an_image_is_what_was_given(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    colours, grey = torch.rand(3, 5, 7), torch.rand(1, 5, 7)
+    board.image(1, "colours", colours)
+    board.image(1, "grey", grey)
+    board.close()
+    for name, image in (("colours", colours), ("grey", grey)):
+        (shown,) = events(tmp_path).Images(name)
+        assert (shown.width, shown.height) == (7, 5)
+        pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(shown.encoded_image_string)))).float() / 255
+        assert torch.allclose(pixels.reshape(5, 7, -1).permute(2, 0, 1), image, atol=0.5001 / 255)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0], [0.0, 0.0], [-3.0, 5.0, 5.0], [1e-30, 2e-30], [1e19, 1e19], [7.0, 7.0 + 1e-15]]
+)
+def test_a_histogram_counts_each_value_once(tmp_path: Path, values: list[float]) -> None:
+    board = Board(tmp_path)
+    board.histogram(1, "some", torch.tensor(values, dtype=torch.float64))
+    board.close()
+    found = events(tmp_path).Histograms("some")[0].histogram_value
+    assert sum(found.bucket) == found.num == len(values)
+    assert len(found.bucket) == len(found.bucket_limit)
+    assert all(a < b for a, b in itertools.pairwise(found.bucket_limit))
+    assert found.bucket_limit[0] <= min(values)
+    assert max(values) <= found.bucket_limit[-1]
+    assert found.sum == pytest.approx(sum(values))
+
+
+def test_a_resume_writes_nothing_a_second_time(tmp_path: Path) -> None:
+    """The process died after the events of iteration 2 and before a later checkpoint; that of 2 is gone on from."""
+    board = Board(tmp_path)
+    board.begin_session({"seed": 1}, ("loss",), [])
+    board.text("config", "first")
+    board.layout()
+    for step in (1, 2, 3):
+        board.scalars(step, {"train/a": step, "val/a": step})
+        board.histogram(step, "val/h", torch.rand(4))
+        board.image(step, "images/i", torch.rand(3, 4, 4))
+    board.end_session(3, {"loss": 1.0})
+    board.close()
+    board = Board(tmp_path, resume_from=2)
+    board.begin_session({"seed": 1}, ("loss",), [])
+    board.text("config", "second")
+    board.layout()
+    board.scalars(2, {"val/a": 20.0, "val/b": 20.0})
+    board.histogram(2, "val/h", torch.rand(4))
+    board.image(2, "images/i", torch.rand(3, 4, 4))
+    board.scalars(4, {"train/a": 4, "val/a": 4})
+    board.end_session(4, {"loss": 2.0})
+    board.close()
+    assert steps_by_tag(tmp_path) == {
+        "_hparams_/experiment": [0],
+        "_hparams_/session_start_info": [0],
+        "_hparams_/session_end_info": [0],
+        "config/text_summary": [0],
+        "custom_scalars__config__": [0],
+        "train/a": [1, 2, 4],
+        "val/a": [1, 2, 4],
+        "val/b": [2],
+        "val/h": [1, 2],
+        "images/i": [1, 2],
+        "final/loss": [4],
+    }
+    found = events(tmp_path)
+    assert [event.value for event in found.Scalars("val/a")] == [1, 2, 4]
+    assert found.Tensors("config/text_summary")[0].tensor_proto.string_val == [b"second"]
 
 
 def test_nested_keys_become_dotted_ones() -> None:
