@@ -7,6 +7,7 @@ neither depends on which launcher ran them, or on this process having lived thro
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from metvae_cli.commands.sweep_search import open_search, run_search, search_lin
 from metvae_cli.commands.sweep_table import print_sweep, standing
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_sweep
-from metvae_cli.tracking.run_directory import DONE, STOP_FILE, RunDirectory
+from metvae_cli.tracking.run_directory import DONE, STOP_FILE, RunDirectory, now
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.ranks import rank_and_size
 
@@ -67,7 +68,7 @@ def is_sweep_asked_for(words: Sequence[str]) -> bool:
 
 def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | None) -> int:
     """All jobs, then the table; returns the exit status."""
-    job = SweepJob(task, resume, argv, this_process(), plan.threads, plan.shares_terminal)
+    job = SweepJob(task, resume, argv, this_process(), plan.threads, plan.shares_terminal, now())
     stop = plan.folder / STOP_FILE
     try:
         with RunDirectory(plan.folder, "hydra.sweep.dir"), _Stopper(stop, bool(plan.processes)) as stopper:
@@ -91,6 +92,25 @@ def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | 
 def _launch(plan: SweepPlan, job: SweepJob, study: "Search | None") -> RunError | None:
     """Let Hydra run the jobs; returns what kept it from running them all.
 
+    A process that something kills takes joblib's others with it: those jobs go on in new ones, as long as that brings
+    any further job to its end.
+
+    Raises:
+        ConfigError: no job could be started
+    """
+    ended = -1
+    while True:
+        trouble = _launch_once(plan, job, study)
+        before, ended = ended, sum(standing(folder).status in (*DONE, "failed") for folder in plan.job_folders())
+        cause = trouble.__cause__ if trouble else None
+        if not isinstance(cause, BrokenExecutor) or ended == before or (plan.folder / STOP_FILE).exists():
+            return trouble
+        print("a job's process was killed, and others with it: they go on in new ones", file=sys.stderr, flush=True)
+
+
+def _launch_once(plan: SweepPlan, job: SweepJob, study: "Search | None") -> RunError | None:
+    """Let Hydra run the jobs; returns what kept it from running them all.
+
     Raises:
         ConfigError: no job could be started
     """
@@ -107,7 +127,9 @@ def _launch(plan: SweepPlan, job: SweepJob, study: "Search | None") -> RunError 
         return RunError(str(error))
     except Exception as error:
         what = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        return RunError(f"not every job could be run: {what}")
+        trouble = RunError(f"not every job could be run: {what}")
+        trouble.__cause__ = error
+        return trouble
     return None
 
 

@@ -45,6 +45,7 @@ class SweepJob:
         process: host and id of the process that the sweep was started in
         threads: CPU threads for a process other than that one
         shares_terminal: whether such a process writes to the same terminal
+        begun: when the sweep was; what failed since then is not run again
     """
 
     task: Callable[[DictConfig], Any]
@@ -53,6 +54,7 @@ class SweepJob:
     process: str
     threads: int | None
     shares_terminal: bool
+    begun: str
 
     def __call__(self, config: DictConfig) -> Any:
         """The value of the run, which the sweeper may maximise; NaN for one that did not come to an end."""
@@ -69,6 +71,8 @@ class SweepJob:
         if status.get("status") in DONE:
             _say(f"{folder.name}: {status['status']} already")
             return status.get("value")
+        if status.get("status") == "failed" and status.get("time", "") >= self.begun:
+            return math.nan
         if is_assistant():  # one of several processes that Slurm started for this job, and not the first
             return self._assist(config)
         if holder := RunDirectory(folder).holder():

@@ -67,7 +67,7 @@ def differences_sheet(comparison: Comparison) -> Sheet | None:
     others = [row for row in comparison.rows if row.differences]
     for row in others:
         pairs = max(difference.pairs for difference in row.differences.values())
-        cells = [Cell(_difference(comparison, row, name)) for name in comparison.metrics]
+        cells = [Cell(_difference(row, name)) for name in comparison.metrics]
         rows.append((Cell(row.group.label), Cell(str(pairs)), *cells))
     percent = f"{100 * comparison.confidence:g} %"
     notes = [f"! the {percent} interval leaves zero out; each by itself, not corrected for their number"]
@@ -163,17 +163,16 @@ def _best(comparison: Comparison, metric: str, texts: Sequence[str]) -> set[int]
     return best
 
 
-def _difference(comparison: Comparison, row: Row, metric: str) -> str:
+def _difference(row: Row, metric: str) -> str:
     difference = row.differences.get(metric)
     if difference is None:
         return ""
-    all_of_it = [other.differences[metric] for other in comparison.rows if metric in other.differences]
-    widths = [one.high - one.low for one in all_of_it if one.low is not None and one.high is not None]
-    positive = [width / 2 for width in widths if width > 0]
-    digits = _digits(statistics.median(positive)) if positive else _digits_alone([one.mean for one in all_of_it])
-    text = _signed(difference.mean, digits)
     if difference.low is None or difference.high is None:
-        return text
+        return _signed(difference.mean, _digits_alone([difference.mean]))
+    # Digits of its own: seeds that two methods share may leave one difference a thousand times narrower than another.
+    half = (difference.high - difference.low) / 2
+    digits = _digits(half) if half > 0 else _digits_alone([difference.mean])
+    text = _signed(difference.mean, digits)
     mark = " !" if difference.clear else ""
     return f"{text} [{_signed(difference.low, digits)}, {_signed(difference.high, digits)}]{mark}"
 

@@ -92,7 +92,7 @@ def test_paired_differences(written: Path) -> None:
     assert sheet is not None
     assert texts(sheet) == [
         ["sampler=iwae_x", "3", "-5.0 [-6.2, -3.8] !", "-5.0 [-6.2, -3.8] !", "+0 [+0, +0]"],
-        ["sampler=short", "1", "-10.0", "-10.0", "+0"],
+        ["sampler=short", "1", "-10", "-10", "+0"],
     ]
     assert tables.differences_sheet(compared(written)) is None
 
