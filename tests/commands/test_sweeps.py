@@ -316,3 +316,19 @@ def test_what_slurm_is_asked_for(
     assert asked >= resources | {"signal=USR2@120", "nodes=1", "job-name=train"}
     assert any("submitit.core._submit" in line for line in asked)
     assert "not every job could be run" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_process_of_joblib_that_is_killed_costs_no_job_its_run(here: Path, finished: Path) -> None:
+    """Something kills it (the operating system, out of memory): loky ends the others too, and all go on anew."""
+    sweep = here / "sweep"
+    launcher = ("hydra/launcher=local_jobs", "hydra.launcher.n_jobs=2")
+    process = start(here, "train", "-m", *WORDS, "trainer.threads=1", *launcher, "hydra.sweep.dir=sweep")
+    wait_for_epoch(sweep / "01_seed=1", 1)
+    os.kill(int((sweep / "01_seed=1" / ".lock").read_text().split()[1]), signal.SIGKILL)
+    printed, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "a job's process was killed, and others with it: they go on in new ones" in errors
+    assert "sweep: 3 finished" in printed
+    for job in ("00_seed=0", "01_seed=1", "02_seed=2"):
+        assert_same_end(sweep / job, finished / "sweep" / job)
