@@ -85,14 +85,12 @@ def table_of_sizes(pixels: Path) -> None:
             print(f"{name:8} {latent:4} {samples:3} {steps:3} {parameters:12,} {sizes_in_mb}")
 
 
-def seconds(words: Sequence[str], folder: Path) -> float:
-    """Training time of one epoch, as summary.json has it, without start and test."""
-    subprocess.run(
-        [sys.executable, "-m", "metvae_cli.cli", "train", *words, f"hydra.run.dir={folder}"],
-        check=True,
-        capture_output=True,
-    )
-    return json.loads((folder / "summary.json").read_text())["seconds"]
+def milliseconds(words: Sequence[str], folder: Path) -> float:
+    """Per iteration of training, validations left out as far as they can be, from summary.json."""
+    command = [sys.executable, "-m", "metvae_cli.cli", "train", *words, f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=True, capture_output=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    return 1000 * summary["seconds"] / summary["iterations"]
 
 
 def table_of_processes(pixels: Path, here: Path, repeats: int = 3) -> None:
@@ -102,18 +100,18 @@ def table_of_processes(pixels: Path, here: Path, repeats: int = 3) -> None:
         "1 x 2 threads": ("trainer.threads=2",),
         "2 x 1 thread": ("trainer.threads=1", "trainer.devices=2"),
     }
-    short = ("trainer.max_epochs=1", "trainer.test_samples=2", "trainer.test_data=10", "trainer.picture_every=0")
-    print(f"seconds per epoch of {len(np.load(pixels))} images, median of {repeats}")
+    short = ("trainer.max_epochs=50", "trainer.test_samples=2", "trainer.test_data=10", "trainer.validate_every=50")
+    print(f"milliseconds per iteration, median of {repeats} runs")
     print("networks  batch " + " ".join(f"{way:>14}" for way in ways))
-    for name, networks in NETWORKS.items():
-        for batch in (100, 400):
-            found: dict[str, list[float]] = {way: [] for way in ways}
-            for repeat in range(repeats):
-                for way, more in ways.items():
-                    words = [*BASE, f"dataset.path={pixels}", *networks, *CHAIN, "sampler.num_steps=5", *short, *more]
-                    folder = here / f"{name} {batch} {repeat} {way}".replace(" ", "_")
-                    found[way].append(seconds([*words, f"dataset.batch_size={batch}"], folder))
-            print(f"{name:8} {batch:6} " + " ".join(f"{statistics.median(times):14.2f}" for times in found.values()))
+    for name, batch, iterations in (("mlp400", 100, 60), ("mlp400", 400, 30), ("conv", 100, 8)):
+        found: dict[str, list[float]] = {way: [] for way in ways}
+        for repeat in range(repeats):
+            for way, more in ways.items():
+                words = [*BASE, f"dataset.path={pixels}", *NETWORKS[name], *CHAIN, "sampler.num_steps=5", *short, *more]
+                words += [f"dataset.batch_size={batch}", f"trainer.max_iterations={iterations}"]
+                folder = here / f"{name} {batch} {repeat} {way}".replace(" ", "_")
+                found[way].append(milliseconds([*words, "dataset.num_valid=10"], folder))
+        print(f"{name:8} {batch:6} " + " ".join(f"{statistics.median(times):14.1f}" for times in found.values()))
 
 
 if __name__ == "__main__":

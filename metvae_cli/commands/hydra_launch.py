@@ -81,5 +81,8 @@ def launching(entry: Callable[[DictConfig], Any], config_name: str, argv: Sequen
         callbacks.on_multirun_start(config=config, config_name=name)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
         launcher = Plugins.instance().instantiate_launcher(context, entry, config)
-        yield Launching(launcher, hydra.config_loader, config)
-        callbacks.on_multirun_end(config=config, config_name=name)
+        try:
+            yield Launching(launcher, hydra.config_loader, config)
+            callbacks.on_multirun_end(config=config, config_name=name)
+        finally:
+            GlobalHydra.instance().clear()  # as Hydra itself leaves it

@@ -57,6 +57,12 @@ def test_pictures_are_png_files_whose_names_are_printed(
     assert {name: (run / name).read_bytes() for name in files(run) if (run / name).is_file()} == before
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """What an npz file holds; the file is closed again."""
+    with np.load(path, allow_pickle=False) as found:
+        return dict(found)
+
+
 def pictures(folder: Path) -> dict[str, bytes]:
     """The PNG files in a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
@@ -98,7 +104,7 @@ def test_pictures_are_in_tensorboard(run: Path, here: Path) -> None:
 def test_arrays_are_plain(run: Path, here: Path) -> None:
     words = ("arrays=true", "count=5", "data=3", "steps=4", "neighbours=2", "sweeps=6", "frames=2", "mask=left")
     assert metvae("sample", f"run={run}", *words, "hydra.run.dir=a") == 0
-    found = {name: dict(np.load(here / "a" / f"{name}.npz", allow_pickle=False)) for name in NAMES}
+    found = {name: arrays(here / "a" / f"{name}.npz") for name in NAMES}
     shapes = {name: {key: value.shape for key, value in arrays.items()} for name, arrays in found.items()}
     image = (1, 8, 8)
     assert shapes["prior"] == {"positions": (5, 2), "images": (5, *image)}
@@ -128,7 +134,7 @@ def test_the_search_for_neighbours_may_be_cut_and_says_so(
     words = ("pictures=[neighbours]", "train_data=3", "arrays=true", "hydra.run.dir=a")
     assert metvae("sample", f"run={run}", *words) == 0
     assert "neighbours: among 3 of " in "".join(capsys.readouterr())
-    assert len(np.unique(np.load(here / "a" / "neighbours.npz")["indices"])) == 3
+    assert len(np.unique(arrays(here / "a" / "neighbours.npz")["indices"])) == 3
 
 
 def test_what_is_made_before_an_interruption_stays(
@@ -183,7 +189,7 @@ def test_data_that_are_no_images_have_arrays(others: Path, here: Path) -> None:
     assert set(pictures(here / "pictures")) == {"latent.png"}
     written = {path.stem for path in (here / "pictures").glob("*.npz")}
     assert written == NAMES - {"inpainting"}
-    prior = np.load(here / "pictures" / "prior.npz")
+    prior = arrays(here / "pictures" / "prior.npz")
     assert prior["images"].shape[0] == prior["positions"].shape[0] == 5
 
 
@@ -192,7 +198,7 @@ def test_a_model_without_a_chain_and_with_one_latent(
 ) -> None:
     assert metvae("sample", f"run={others}/plain", "arrays=true", "hydra.run.dir=pictures") == 0
     assert set(pictures(here / "pictures")) == PICTURES - {"chain.png"}
-    painted = np.load(here / "pictures" / "inpainting.npz")
+    painted = arrays(here / "pictures" / "inpainting.npz")
     assert not [name for name in painted if name.endswith("_encoder")]
     assert "left out: chain (the run has no chain" in " ".join("".join(capsys.readouterr()).split())
 

@@ -56,7 +56,7 @@ def summary(folder: Path) -> dict[str, float]:
 def workers(process: "subprocess.Popen[str]") -> list[int]:
     """Process ids of those that train, in the order of their numbers."""
     listed = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True
+        ["ps", "-ww", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True
     ).stdout.splitlines()
     return [int(line.split()[0]) for line in listed if "spawn_main" in line]
 
