@@ -79,20 +79,31 @@ class RunningMean:
     """Means of named numbers weighted by the number of data; its state is plain and goes into the checkpoint."""
 
     def __init__(self, totals: Mapping[str, float] | None = None, count: float = 0.0) -> None:
-        self._totals: dict[str, Tensor] = {k: torch.tensor(v, dtype=torch.float64) for k, v in (totals or {}).items()}
+        self._names = tuple(totals or {})
+        self._totals = torch.tensor(list((totals or {}).values()), dtype=torch.float64)
         self.count = count
 
     def add(self, values: Mapping[str, Tensor], count: int) -> None:
-        """Add means over `count` data. Stays on the device: nothing is read back here."""
-        for name, value in values.items():
-            term = value.detach().double() * count
-            self._totals[name] = self._totals[name].to(term.device) + term if name in self._totals else term
+        """Add means over `count` data. Stays on the device: nothing is read back here.
+
+        Raises:
+            ValueError: other names than before
+        """
+        terms = torch.stack([value.detach() for value in values.values()]).double() * count
+        if not self._names:
+            self._names, self._totals = tuple(values), torch.zeros_like(terms)
+        if self._names != tuple(values):
+            raise ValueError(f"means of {', '.join(values)} are not those of {', '.join(self._names)}")
+        self._totals = self._totals.to(terms.device) + terms
         self.count += count
 
     def means(self) -> dict[str, float]:
         """The means so far; empty if nothing was added."""
-        return {name: total.item() / self.count for name, total in self._totals.items()} if self.count else {}
+        return {name: total / self.count for name, total in self._sums().items()} if self.count else {}
 
     def state(self) -> tuple[dict[str, float], float]:
         """Arguments that make an equal one."""
-        return {name: total.item() for name, total in self._totals.items()}, self.count
+        return self._sums(), self.count
+
+    def _sums(self) -> dict[str, float]:
+        return dict(zip(self._names, self._totals.tolist(), strict=True))
