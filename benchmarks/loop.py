@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.contenders import NEVER, Case, Machine, Run, make_contender, training, words_of
-from benchmarks.measuring import Budget, take_turns
+from benchmarks.measuring import Budget, Neighbours, take_turns
 from benchmarks.rows import is_noisy
 from metvae_cli.build import build_experiment, plain
 from metvae_cli.commands.hydra_entry import composed_alone
@@ -59,7 +59,9 @@ def measure_loop(case: Case, machine: Machine, budget: Budget, iterations: int) 
     """Milliseconds per iteration bare, through the loop, and by the clock of a command of so many iterations."""
     with TemporaryDirectory() as place, whole_loop(case, machine, Path(place)) as trainer:
         runs = {"bare": training(make_contender(case, machine)), "loop": epochs(trainer)}
+        neighbours = Neighbours()
         times = take_turns(runs, budget, multiple=trainer.settings.log_every)
+        busy = neighbours.cores()
     bare, loop = times["bare"].median, times["loop"].median
     command, total = run_command(case, machine, iterations)
     return {
@@ -72,7 +74,8 @@ def measure_loop(case: Case, machine: Machine, budget: Budget, iterations: int) 
         "command_iterations": iterations,
         "command_ms": command,
         "command_seconds": total,
-        "noisy": any(is_noisy(of) for of in times.values()),
+        "neighbours": busy,
+        "noisy": is_noisy(times.values(), busy),
     }
 
 
@@ -104,6 +107,6 @@ def line(row: dict[str, object]) -> str:
     """The row on the screen."""
     return (
         f"{row['net']:6}{row['method']:10}{row['steps']:3}{row['bare_ms']:9.2f}{row['loop_ms']:9.2f}"
-        f"{row['above_percent']:+7.1f}%{row['command_ms']:13.2f}{row['command_iterations']:12}{row['command_seconds']:7.1f}"
-        f"{' ~' if row['noisy'] else ''}"
+        f"{row['above_percent']:+7.1f}%{row['command_ms']:13.2f}"
+        f"{row['command_iterations']:12}{row['command_seconds']:7.1f}{' ~' if row['noisy'] else ''}"
     )

@@ -148,6 +148,32 @@ def machine_lines(device: str, threads: int) -> dict[str, object]:
     }
 
 
+class Neighbours:
+    """What other programs do meanwhile."""
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def cores(self) -> float:
+        """Cores that they kept busy since; 0 where the system does not say."""
+        spent = time.perf_counter() - self._start
+        return max(0.0, (_busy_seconds() - self._busy - (_own_seconds() - self._own)) / spent)
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def _busy_seconds() -> float:
+    """Of all cores, since the machine was started."""
+    path = Path("/proc/stat")
+    if not path.is_file():
+        return _own_seconds()
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, path.read_text(encoding="utf-8").split()[1:9])
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
 def load() -> list[float]:
     """Average of one, five and fifteen minutes."""
     return [round(value, 2) for value in os.getloadavg()]

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
 
 from benchmarks.contenders import Case, Contender, Machine, latents_decoded, make_contender, training
 from benchmarks.floor import floor
-from benchmarks.measuring import Budget, Quartiles, peak_megabytes, take_turns
+from benchmarks.measuring import Budget, Neighbours, Quartiles, peak_megabytes, take_turns
 
-NOISY = 1.25
+NOISY = 1.25  # third quartile over the first
+NEIGHBOURS = 0.1  # share of the cores
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Row:
     times_floor, times_vae: ratios of medians
     peak_mb: of one iteration, above what was there: CUDA's allocations, or on a CPU what autograd keeps
     rss_mb: largest resident size of a process of its own that makes a few iterations; None where not asked for
-    noisy: the quartiles of a contender lie so far apart that the row should be measured again
+    neighbours: cores that other programs kept busy while the row was timed
+    noisy: for them, or since the quartiles of a contender lie far apart, the row should be measured again
     """
 
     net: str
@@ -45,6 +48,7 @@ class Row:
     times_vae: float
     peak_mb: float
     rss_mb: float | None
+    neighbours: float
     noisy: bool
 
 
@@ -55,7 +59,9 @@ def measure(case: Case, machine: Machine, budget: Budget, *, rss: bool) -> Row:
     decoded = count_decoded(method)
     peak = saved_megabytes(method)
     runs = {"method": training(method), "floor": floor(beneath), "vae": training(vae)}
+    neighbours = Neighbours()
     times = take_turns(runs, budget)
+    busy = neighbours.cores()
     ms, batch = times["method"], len(method.x)
     return Row(
         net=case.net,
@@ -76,13 +82,14 @@ def measure(case: Case, machine: Machine, budget: Budget, *, rss: bool) -> Row:
         times_vae=ms.median / times["vae"].median,
         peak_mb=peak,
         rss_mb=resident_megabytes(case, machine) if rss else None,
-        noisy=any(is_noisy(of) for of in times.values()),
+        neighbours=busy,
+        noisy=is_noisy(times.values(), busy),
     )
 
 
-def is_noisy(of: Quartiles) -> bool:
-    """Whether something else was running."""
-    return of.high > NOISY * of.low
+def is_noisy(times: Iterable[Quartiles], busy: float) -> bool:
+    """Whether something else was running: quartiles lie far apart, or other programs kept so many cores busy."""
+    return busy > NEIGHBOURS * (os.cpu_count() or 1) or any(of.high > NOISY * of.low for of in times)
 
 
 def count_decoded(contender: Contender) -> int:
@@ -115,18 +122,19 @@ def asdict_machine(machine: Machine) -> dict[str, object]:
 
 HEAD = (
     f"{'net':6}{'method':12}{'K':>3}{'S':>4}{'L':>3}{'ms':>9}  {'quartiles':16}{'img/s':>8}{'decoded':>9}{'needed':>8}"
-    f"{'floor ms':>9}{'x floor':>8}{'x VAE':>7}{'peak MB':>9}"
+    f"{'floor ms':>9}{'x floor':>8}{'x VAE':>7}{'peak MB':>9}{'others':>8}"
 )
 
 
 def line(row: Row) -> str:
     """The row on the screen."""
     spread = f"{row.ms_low:.1f} to {row.ms_high:.1f}"
+    mark = " ~" if row.noisy else ""
     resident = "" if row.rss_mb is None else f"{row.rss_mb:9.0f}"
     return (
         f"{row.net:6}{row.method:12}{row.steps:3}{row.samples:4}{row.leapfrogs:3}{row.ms:9.2f}  {spread:16}"
         f"{row.images_per_second:8.0f}{row.decoded:9}{row.decoded_expected:8}{row.floor_ms:9.2f}"
-        f"{row.times_floor:8.2f}{row.times_vae:7.1f}{row.peak_mb:9.1f}{resident}{' ~' if row.noisy else ''}"
+        f"{row.times_floor:8.2f}{row.times_vae:7.1f}{row.peak_mb:9.1f}{row.neighbours:8.2f}{resident}{mark}"
     )
 
 

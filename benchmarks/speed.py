@@ -5,7 +5,9 @@
     make bench ARGS='--growth --figure growth.png'     the cost over K, S, latent size, width, batch and threads
 
 The floor is said in `floor.py`, an iteration in `contenders.py`. Contenders of a row take turns; only ratios within a
-row outlive the machine. A row marked ~ was disturbed: a third quartile lies more than a quarter above the first.
+row outlive the machine. A row marked ~ was disturbed and is to be measured again: a third quartile lies more than a
+quarter above the first, or other programs kept a tenth of the cores busy (with several threads, one busy neighbour can
+make an iteration ten times as long).
 """
 
 import argparse
@@ -55,8 +57,7 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
     def read(word: str) -> str:
         if word not in choices:
-            hint = did_you_mean(word, choices)
-            raise argparse.ArgumentTypeError(f"no {word!r}{hint}; there is {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"no {word!r}{did_you_mean(word, choices)}")
         return word
 
     return read
@@ -99,7 +100,8 @@ def parser() -> Parser:
     made = Parser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--net", type=several(one_of([*NETS])), help=f"of {','.join(NETS)} (all)")
-    add("--methods", type=several(one_of([*METHODS])), help=f"of {','.join(METHODS)} (all)")
+    loops = ",".join(LOOP_METHODS)
+    add("--methods", type=several(one_of([*METHODS])), help=f"of {','.join(METHODS)} (all; of the loop, {loops})")
     add("--steps", type=several(positive), help="values of K (5,10)")
     add("--threads", type=positive, default=torch.get_num_threads(), help="of the CPU")
     add("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
@@ -125,7 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.threads > (os.cpu_count() or 1):
         made.error(f"--threads {asked.threads}: this machine has {os.cpu_count()}")
     asked.net = asked.net or (["fc400"] if asked.quick else [*NETS])
-    asked.methods = asked.methods or [*METHODS]
     asked.steps = asked.steps or ([5] if asked.quick else [5, 10])
     asked.seconds = asked.seconds or (1.5 if asked.quick else 10.0)
     try:
@@ -158,10 +159,10 @@ def measure(asked: argparse.Namespace, machine: Machine) -> Report:
 def table(asked: argparse.Namespace, machine: Machine, budget: Budget, words: tuple[str, ...]) -> list[Report]:
     """Every method beside its floor."""
     memory = "allocated by an iteration" if machine.device != "cpu" else "kept for the backward pass"
-    print(f"ms: of an iteration; floor: least work of the same kind; peak MB: {memory}", flush=True)
+    print(f"ms: of an iteration; floor: least work of the same kind; peak MB: {memory}; others: busy cores", flush=True)
     print(rows.HEAD + ("   RSS MB" if asked.rss else ""), flush=True)
     found = []
-    for case in cases(asked.net, asked.methods, asked.steps, words):
+    for case in cases(asked.net, asked.methods or [*METHODS], asked.steps, words):
         row = rows.measure(case, machine, budget, rss=asked.rss)
         print(rows.line(row), flush=True)
         found.append(rows.record(row))
@@ -171,8 +172,8 @@ def table(asked: argparse.Namespace, machine: Machine, budget: Budget, words: tu
 def through_the_loop(
     asked: argparse.Namespace, machine: Machine, budget: Budget, words: tuple[str, ...]
 ) -> list[Report]:
-    """What data, logs and progress add, for a cheap and a dear method."""
-    methods = [method for method in LOOP_METHODS if method in asked.methods]
+    """What data, logs and progress add, for a cheap and a dear method unless others were named."""
+    methods = asked.methods or [*LOOP_METHODS]
     print("through `metvae train`\n" + loop.HEAD, flush=True)
     found = []
     for case in cases(asked.net, methods, asked.steps[:1], words):

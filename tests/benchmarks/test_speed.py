@@ -101,7 +101,7 @@ def test_resident_memory_is_that_of_another_process(bench: None, tmp_path: Path)
     ("words", "said"),
     [
         (["--methods", "lmcva"], "did you mean lmcvae"),
-        (["--net", "fc400,resnet"], "there is fc400, conv"),
+        (["--net", "fc400,resnet"], "known: fc400, conv"),
         (["--steps", "5,0"], "'0' is not a positive whole number"),
         (["--seconds", "soon"], "'soon' is not a positive number of seconds"),
         (["--threads", "4096"], "this machine has"),
