@@ -1,6 +1,7 @@
 """How the cost of L-MCVAE grows: with steps, chains, latent size, width, batch and threads, one of them at a time.
 
-All values of one quantity take turns, and a straight line a + b v is fitted to their medians.
+All values of one quantity take turns, and a straight line a + b v is fitted to their medians: to three of them at
+least, and not over threads, of which the cost is no such function.
 """
 
 import os
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.contenders import Case, Machine, Run, make_contender, training
-from benchmarks.measuring import Budget, take_turns
+from benchmarks.measuring import Budget, Neighbours, take_turns
+from benchmarks.rows import is_noisy
 
 STEPS = 5
 # What stands on the command line for each value.
@@ -31,9 +33,9 @@ VALUES = {
         "width": (100, 200, 400, 800),
         "batch": (25, 50, 100, 200, 400),
     },
-    "conv": {"K": (1, 2, 5), "S": (1, 2), "batch": (25, 50, 100)},
+    "conv": {"K": (1, 2, 5), "S": (1, 2, 3), "batch": (25, 50, 100)},
 }
-QUICK = {"fc400": {"K": (1, 2, 5), "batch": (50, 100)}, "conv": {"K": (1, 2)}}
+QUICK = {"fc400": {"K": (1, 2, 5), "batch": (25, 50, 100)}, "conv": {"K": (1, 2, 3)}}
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -46,7 +48,9 @@ def measure_growth(
 ) -> dict[str, object]:
     """Medians for each value, and the law fitted to them."""
     runs = {str(value): _run(net, quantity, value, machine, words) for value in values}
+    neighbours = Neighbours()
     times = take_turns(runs, budget)
+    busy = neighbours.cores()
     medians = [times[str(value)].median for value in values]
     return {
         "net": net,
@@ -55,7 +59,9 @@ def measure_growth(
         "ms": medians,
         "ms_low": [times[str(value)].low for value in values],
         "ms_high": [times[str(value)].high for value in values],
-        **law(values, medians),
+        "neighbours": busy,
+        "noisy": is_noisy(times.values(), busy),
+        "law": law(values, medians) if len(values) > 2 and quantity != "threads" else None,
     }
 
 
@@ -86,11 +92,13 @@ def lines(found: dict[str, object]) -> list[str]:
     assert isinstance(values, list)
     assert isinstance(ms, list)
     quantity = found["quantity"]
-    error = 100 * float(found["largest_error"])
-    fitted = f"ms = {found['intercept']:.2f} + {found['slope']:.4g} {quantity}, off by {error:.0f} % at most"
+    fitted = ""
+    if isinstance(line := found["law"], dict):
+        error = 100 * line["largest_error"]
+        fitted = f"   ms = {line['intercept']:.2f} + {line['slope']:.4g} {quantity}, off by {error:.0f} % at most"
     return [
         f"{found['net']:6}{quantity:8}" + "".join(f"{value:9}" for value in values),
-        f"{'':6}{'ms':8}" + "".join(f"{value:9.2f}" for value in ms) + f"   {fitted}",
+        f"{'':6}{'ms':8}" + "".join(f"{value:9.2f}" for value in ms) + fitted + " ~" * bool(found["noisy"]),
     ]
 
 
@@ -110,7 +118,8 @@ def draw(found: Sequence[dict[str, object]], path: Path) -> None:
         x, y = np.asarray(one["values"], float), np.asarray(one["ms"], float)
         spread = np.abs(np.asarray([one["ms_low"], one["ms_high"]], float) - y)
         axis.errorbar(x, y, yerr=spread, fmt="o", markersize=4)
-        axis.plot(x, float(one["intercept"]) + float(one["slope"]) * x, linewidth=1)
+        if isinstance(line := one["law"], dict):
+            axis.plot(x, line["intercept"] + line["slope"] * x, linewidth=1)
         axis.set(title=str(one["net"]), xlabel=str(one["quantity"]), ylabel="ms per iteration", ylim=(0, None))
     figure.tight_layout()
     figure.savefig(path, dpi=120)

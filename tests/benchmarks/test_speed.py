@@ -13,7 +13,7 @@ from benchmarks import growth, measuring, speed
 from benchmarks.contenders import METHODS, Case, Contender, Machine, latents_decoded, make_contender, write_images
 from benchmarks.floor import floor, value_and_gradient
 from benchmarks.measuring import Budget, SavedBytes, take_turns
-from benchmarks.rows import Row, count_decoded, saved_megabytes
+from benchmarks.rows import Row, count_decoded, resident_megabytes, saved_megabytes
 from tests.runs import own_globals
 
 TINY = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "dataset.batch_size=4")
@@ -73,7 +73,15 @@ def test_growth_has_a_law_and_a_figure(bench: None, tmp_path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))["growth"]
     assert [one["quantity"] for one in found] == ["K", "batch"]
     assert all(len(one["ms"]) == len(one["values"]) for one in found)
+    assert all(one["law"].keys() == {"intercept", "slope", "largest_error"} for one in found)
     assert figure.stat().st_size > 1000
+
+
+def test_threads_have_no_law(bench: None, images: Path) -> None:
+    with own_globals():
+        found = growth.measure_growth("fc400", "threads", [1], Machine("cpu", 1, images), Budget(1.0, 1), TINY)
+    assert found["law"] is None
+    assert len(growth.lines(found)) == 2
 
 
 def test_the_law_is_found() -> None:
@@ -95,6 +103,15 @@ def test_resident_memory_is_that_of_another_process(bench: None, tmp_path: Path)
     assert run("--table", "--methods", "vae", "--rss", "--json", str(path)) == 0
     (row,) = json.loads(path.read_text(encoding="utf-8"))["rows"]
     assert row["rss_mb"] > row["peak_mb"]
+
+
+@pytest.mark.slow
+def test_resident_memory_is_not_that_of_the_process_that_asked(images: Path) -> None:
+    case, machine = Case("fc400", "vae", 0, TINY), Machine("cpu", 1, images)
+    before = resident_megabytes(case, machine)
+    held = torch.ones(2**28)  # a gigabyte, in this process
+    assert resident_megabytes(case, machine) < before + 200
+    del held
 
 
 @pytest.mark.parametrize(
