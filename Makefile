@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format gallery clean
+.PHONY: help setup train test test-slow check format gallery bench clean
 
 help: ## print this list
 	@echo 'usage: make TARGET [VARIABLE=VALUE ...]'
@@ -55,6 +55,9 @@ format: setup ## rewrite the code in the project's style
 
 gallery: setup ## make the pictures of docs/gallery.md anew
 	@docs/gallery.sh
+
+bench: setup ## what each method's iteration costs: make bench ARGS='--quick'
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 clean: ## remove .venv, caches and built packages; outputs/ and data/ stay
 	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
