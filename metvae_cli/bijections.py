@@ -58,13 +58,30 @@ class Bijection(nn.Module):
     def directed(self, w: Tensor, direction: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """T^v w and log |det dT^v/dw|, for w (S, B, D) and v, +1 or -1, (S, B, 1).
 
-        Both directions are computed for all rows. Each gets the origin in place of the rows that go the other way: a
+        On a CPU each direction gets its own rows. Elsewhere to count them would be to wait for the device: both
+        directions are computed for all rows, and each gets the origin in place of the rows that go the other way, for a
         row that overflows in the direction it does not take would put NaN into the gradient.
         """
+        if w.device.type == "cpu":
+            return self._by_rows(w, direction[..., 0] > 0, context)
         forwards, origin = direction > 0, torch.zeros_like(w)
         ahead, log_det_ahead = self(torch.where(forwards, w, origin), context)
         back, log_det_back = self.inverse(torch.where(forwards, origin, w), context)
         return torch.where(forwards, ahead, back), torch.where(forwards[..., 0], log_det_ahead, log_det_back)
+
+    def _by_rows(self, w: Tensor, forwards: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`directed`, with each direction for its own rows only. forwards: (S, B) bool."""
+        rows, goes = w.flatten(0, 1), forwards.flatten()
+        given = None if context is None else context.expand(*w.shape[:2], -1).flatten(0, 1)
+        ahead, back = goes.nonzero()[:, 0], (~goes).nonzero()[:, 0]
+        parts = [
+            move(rows[index], None if given is None else given[index])
+            for move, index in ((self, ahead), (self.inverse, back))
+            if len(index)
+        ]
+        order = torch.cat([ahead, back]).argsort()
+        moved, log_det = (torch.cat(column)[order] for column in zip(*parts, strict=True))
+        return moved.view_as(w), log_det.view(w.shape[:2])
 
 
 def _shrink(transform: LazyComposedTransform) -> None:

@@ -137,6 +137,8 @@ def _score(log_prob: Tensor, z: Tensor, keep_graph: bool, differentiable: bool) 
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:
     """Row-wise choice between two points, chosen (S, B) bool. No in-place writes: autograd keeps both."""
+    if chosen.device.type == "cpu" and chosen.all():
+        return this  # the same values and gradients; elsewhere to ask would be to wait for the device
 
     def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         if a is None or b is None:

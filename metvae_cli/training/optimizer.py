@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR
 
 Algorithm = Literal["adam", "adamw", "adamax", "sgd"]
@@ -50,6 +51,15 @@ def make_optimizer(
         raise ValueError(f"milestones={list(milestones)}: must be epochs from 1 on, rising, and at least one")
     optimizer = _make_algorithm(list(parameters), algorithm, lr, weight_decay, momentum)
     return optimizer, _make_schedule(optimizer, schedule, max_epochs, milestones, gamma)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) -> Tensor:
+    """Scale gradients whose norm together is above `largest` down to it; the norm that they had, ()."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if largest is not None and norm > largest:  # the trainer asks for the norm in any case
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 def _make_algorithm(

@@ -35,6 +35,7 @@ from metvae_cli.training.metrics import (
     score_function_gradients,
     weighted_loss,
 )
+from metvae_cli.training.optimizer import clip_gradients
 from metvae_cli.training.processes import OneProcess, Processes, share_of
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner, State, Tracker
@@ -150,7 +151,7 @@ class Trainer:
             loss, evaluations, metrics, outcome = self.exchange.batch(output, self.parameters, metrics, share)
         if logs and output.score_loss is not None:
             self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight * score_weight)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        norm = clip_gradients(self.parameters, self.settings.clip_norm)
         self.state.evaluations += evaluations
         if not (torch.isfinite(norm) and torch.isfinite(loss)):
             self._bad_step()
