@@ -13,8 +13,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import FrameType
@@ -28,12 +28,15 @@ from metvae_cli.commands.hydra_entry import plugins_in
 from metvae_cli.commands.stored_run import changed, log_to
 from metvae_cli.commands.train_run import train
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
-from metvae_cli.tracking.run_directory import read_status, write_status
+from metvae_cli.paths import discard_run
+from metvae_cli.tracking.run_directory import owner_is_gone, read_status, write_status
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.interruption import SIGNALS
 from metvae_cli.training.settings import TrainerSettings
 
 _LOOK_EVERY = 0.1  # seconds
+# What a process says that has lost another one, whose own words come first.
+_LOST = ("Connection closed", "Connection reset", "DistBackendError", "NCCL")
 _GRACE = 10.0  # seconds in which processes may end by themselves when one has failed
 
 
@@ -75,11 +78,14 @@ def launch(folder: Path, words: Sequence[str], settings: TrainerSettings, *, res
     work = Work(folder, tuple(words), resumes, settings.devices, _free_port(), quiet)
     context = get_context("spawn")
     failures: SimpleQueue[Failure] = context.SimpleQueue()
-    with _Forward() as forward:
-        started = start_processes(_process, (work, failures), settings.devices, join=False, start_method="spawn")
+    with _Forward(folder) as forward:
+        with _ignored():
+            started = start_processes(_process, (work, failures), settings.devices, join=False, start_method="spawn")
         assert isinstance(started, ProcessContext)
         forward.watch(started)
         killed = _wait(started)
+    if owner_is_gone(folder / ".lock"):
+        (folder / ".lock").unlink(missing_ok=True)  # of a first process that was killed
     said = []
     while not failures.empty():
         said.append(failures.get())
@@ -96,6 +102,7 @@ def assist(config: Mapping[str, Any], plugins: Sequence[str]) -> None:
 def _process(rank: int, work: Work, failures: "SimpleQueue[Failure]") -> None:
     """What each process does: a session of its own, since signals of the terminal are passed on by the parent."""
     os.setsid()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's word to submitit that time runs out is the parent's
     os.environ.update(
         TORCHELASTIC_RUN_ID="metvae",
         RANK=str(rank),
@@ -152,12 +159,17 @@ def _codes(started: ProcessContext) -> list[int | None]:
 def _result(folder: Path, killed: Mapping[int, str], said: Sequence[Failure], signum: int | None) -> float:
     """What the run came to. Raises as `launch`."""
     status = read_status(folder)
+    if status.get("status") == "interrupted" and not killed:
+        raise Interrupted(signum or signal.SIGTERM)
+    if not status and signum is not None:
+        print("stopped before training began; nothing was saved", file=sys.stderr)
+        discard_run(folder)
     if killed and signum is None:
         rank, name = next(iter(killed.items()))
         memory = "; was there too little memory?" if name == "SIGKILL" else ""
         _fail(folder, f"process {rank} was killed by {name}{memory}", [])
     if said and signum is None:
-        first = said[0]
+        first = min(said, key=lambda failure: any(word in failure.story for word in _LOST))
         if first.is_usage:
             raise ConfigError(first.reason)
         if first.rank == 0 and status.get("status") == "failed":
@@ -182,11 +194,26 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-class _Forward:
-    """While active, signals go to the processes: the first lets them save, a second ends them at once."""
+@contextmanager
+def _ignored() -> Iterator[None]:
+    """Inside, processes are started that ignore the signals of a terminal until they have handlers of their own."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    def __init__(self) -> None:
+
+class _Forward:
+    """While active, signals go to the processes: the first lets them save, a second ends them at once.
+
+    folder: of the run
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.signum: int | None = None
+        self._folder = folder
         self._processes: list[int] = []
         self._previous: dict[int, Any] = {}
 
@@ -210,6 +237,8 @@ class _Forward:
         self._tell(signum)
 
     def _tell(self, signum: int) -> None:
+        if read_status(self._folder).get("status") != "running":
+            signum = signal.SIGKILL  # there is nothing to be saved yet, and they would not listen
         for pid in self._processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from metvae_cli.errors import Interrupted, Pruned, RunError
 from metvae_cli.tracking.run_directory import RunDirectory, stop_file
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.ranks import is_passed_on
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ def supervise(
         Pruned: its search stopped it
         RunError: failed; the reason is in the run's log and status
     """
-    with RunDirectory(folder) as run, Interruption(stop_file(folder)) as interruption:
+    with RunDirectory(folder) as run, Interruption(stop_file(folder), is_passed_on=is_passed_on()) as interruption:
         begin(run)
         run.write_status("running")
         try:

@@ -91,7 +91,7 @@ class SweepPlan(NamedTuple):
     def storage(self) -> str:
         """The address of the study of a search."""
         own = self.search.settings.storage if self.search else None
-        return own or f"sqlite:///{self.study_file()}"
+        return own or f"sqlite:///{self.study_file()}".replace("%", "%25").replace("?", "%3F")
 
     def record(self) -> None:
         """Write down what the jobs are made of; a search may have been made wider since it was begun."""
@@ -130,6 +130,11 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
             f"hydra.sweep.dir={folder}: holds a run already; choose another directory, or sweep.resume={folder}"
         )
     search = plan_search(command, overrides, config.hydra.sweeper)
+    if search and search.settings.pruner != "none" and config.get("trainer", {}).get("devices", 1) > 1:
+        raise ConfigError(
+            f"hydra.sweeper.pruner={search.settings.pruner}: cannot stop runs of several processes; set it to none, or "
+            "trainer.devices=1"
+        )
     jobs = search.settings.n_trials if search else _number_of_jobs(overrides, config)
     processes, threads = _spread(config, jobs, search is not None)
     same = [str(override.key_or_group) for override in overrides if not override.is_sweep_override()]

@@ -67,6 +67,8 @@ def _assist(argv: Sequence[str]) -> int:
 
     try:
         words = options_first(argv, "train")
+        if any(word.startswith(("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i")) for word in words):
+            return 0
         folder = override_value(words, "resume")
         plugins = plugins_in([word for word in words if not word.startswith("-")])
         if folder not in (None, "", "null"):
@@ -108,7 +110,6 @@ def _starter(
         ConfigError: it cannot
     """
     from metvae_cli.build import build_experiment, check_config
-    from metvae_cli.commands.sweep_trial import is_behind
     from metvae_cli.commands.train_run import refuse_other_data, train
     from metvae_cli.training.checkpoint import load_checkpoint
     from metvae_cli.training.fabric import check_processes
@@ -117,11 +118,6 @@ def _starter(
     check_processes(settings)
     content = load_checkpoint(checkpoint) if checkpoint else None
     several = settings.devices > 1 and rank_and_size()[1] == 1
-    if several and is_behind(folder) is not None:
-        raise ConfigError(
-            f"trainer.devices={settings.devices}: a search cannot stop a run of several processes on one machine; "
-            "set hydra.sweeper.pruner=none"
-        )
     alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
     experiment = build_experiment(alone if several else config, plugins)
     if checkpoint:

@@ -27,8 +27,10 @@ from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
+from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
+from metvae_cli.training.ranks import is_passed_on
 from metvae_cli.training.state import Tracker
 from metvae_cli.training.trainer import Trainer
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _TEST_SEED = 7_654_321
 _PICTURED = 8
+_ROUND = 20  # test data of each of several processes between two looks at whether to stop
 
 
 def train(
@@ -86,11 +89,11 @@ def refuse_other_data(folder: Path, dataset: Dataset) -> None:
 def _assist(experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None) -> float:
     """Train as a process that writes nothing. Raises as `train`."""
     del config
-    with Interruption() as interruption:
+    with Interruption(is_passed_on=is_passed_on()) as interruption:
         trainer = make_trainer(experiment, folder, Silence(), interruption)
         if content is not None:
             restore(trainer, content)
-        fit_and_test(experiment, trainer, interruption)
+        fit_and_test(experiment, trainer)
     return trainer.state.best_value
 
 
@@ -101,14 +104,12 @@ def make_trainer(experiment: Experiment, folder: Path, tracker: Tracker, interru
     return Trainer(learner, experiment.settings, experiment.seed, checkpoints, tracker, interruption, processes, behind)
 
 
-def fit_and_test(
-    experiment: Experiment, trainer: Trainer, interruption: Interruption
-) -> tuple[str, ImportanceEstimate, float]:
+def fit_and_test(experiment: Experiment, trainer: Trainer) -> tuple[str, ImportanceEstimate, float]:
     """Train, then measure on the test data what the best validation left; why it stopped, log-likelihood, bound."""
     reason = trainer.fit()
     raise_if_pruned(reason, trainer.state)
     trainer.load_weights("best.pt")
-    test = test_log_likelihood(experiment, interruption)
+    test = test_log_likelihood(experiment, trainer.exchange)
     held_out = experiment.learner.dataset.test
     index = _test_index(held_out, experiment.settings.test_data)
     return reason, test, trainer.evaluate(held_out, index)["bound"]
@@ -137,7 +138,7 @@ def _run(
         introduce(board, config, folder, TRAINED)
         if content is not None:
             restore(trainer, content)
-        reason, test, test_bound = fit_and_test(experiment, trainer, interruption)
+        reason, test, test_bound = fit_and_test(experiment, trainer)
         summary = _summary(experiment, trainer, metrics.last(), test) | {"test/bound": test_bound, "stopped": reason}
         # Nothing from here on can be interrupted: what a resume would draw again is drawn once.
         tracker.pictures(trainer.state.iteration, FINAL)
@@ -201,23 +202,25 @@ def _summary(
     }
 
 
-def test_log_likelihood(experiment: Experiment, interruption: Interruption) -> ImportanceEstimate:
+def test_log_likelihood(experiment: Experiment, exchange: Exchange) -> ImportanceEstimate:
     """Importance-sampled log-likelihood of the test data: what `metvae evaluate` gives for as many samples."""
-    learner, settings = experiment.learner, experiment.settings
-    test, processes = learner.dataset.test, experiment.processes
+    learner, settings, processes = experiment.learner, experiment.settings, experiment.processes
+    test, model = learner.dataset.test, freeze(learner.model, experiment.device)
     index = _test_index(test, settings.test_data)
-    own = torch.arange(len(index))[processes.rank :: processes.size] if len(index) >= processes.size else None
-    found = importance_sampling(
-        freeze(learner.model, experiment.device),
-        batches(learner.dataset, test, index if own is None else index[own]),
-        settings.test_samples,
-        between=lambda done: interruption.check(),
-    )
-    if own is None or processes.size == 1:
-        return found
+
+    def estimate(data: Tensor, between: Callable[[int], None]) -> ImportanceEstimate:
+        return importance_sampling(model, batches(learner.dataset, test, data), settings.test_samples, between=between)
+
+    if processes.size == 1:
+        return estimate(index, lambda done: exchange.check())
     # The random numbers of a datum are its own: it does not matter which process has it.
-    placed = [values.new_zeros(len(index)).index_copy_(0, own, values) for values in found]
-    return ImportanceEstimate(*processes.sum(placed))
+    placed = torch.zeros(len(ImportanceEstimate._fields), len(index), dtype=torch.float64)
+    for rows in torch.arange(len(index)).split(_ROUND * processes.size):
+        exchange.agree()
+        own = rows[processes.rank :: processes.size]
+        if len(own):
+            placed[:, own] = torch.stack([values.double() for values in estimate(index[own], lambda done: None)])
+    return ImportanceEstimate(*processes.sum([placed])[0])
 
 
 def _test_index(test: Split, limit: int | None) -> Tensor:

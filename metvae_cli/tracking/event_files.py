@@ -78,6 +78,9 @@ def _records(content: bytes) -> Iterator[bytes]:
         end = place + length + 16
         if end > len(content):
             return
+        (checksum,) = struct.unpack_from("<I", content, end - 4)
+        if checksum != masked_crc32c(content[place + 12 : end - 4]):
+            return  # TensorBoard reads no further either
         yield content[place:end]
         place = end
 

@@ -75,7 +75,7 @@ class RunTracker:
 
     def pictures(self, step: int, prefix: str = "") -> None:
         """Draw, without touching the random stream of training. prefix: of the names."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             torch.manual_seed(0)
             for name, image in self._draw().items():
                 self.board.image(step, f"{prefix}{name}", image)

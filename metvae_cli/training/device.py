@@ -47,6 +47,8 @@ def prepare_device(name: str, threads: int | None, where: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise ConfigError(f"{where}device={name}: not on this machine; there is {', '.join(there)}") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # whose random stream is then the one that is saved and forked
     return device
 
 
@@ -60,6 +62,6 @@ def seed_everything(seed: int) -> None:
 @contextmanager
 def fork_rng(seed: int) -> Iterator[None]:
     """A random stream of its own inside, the outer one untouched after."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
         yield

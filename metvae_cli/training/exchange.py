@@ -51,6 +51,13 @@ class Exchange:
         elif self._asked_to_stop:
             raise Interrupted(self.interruption.asked() or signal.SIGTERM)
 
+    def agree(self) -> None:
+        """Raise Interrupted if a signal came, to any of the processes; all of them ask at the same time."""
+        if self.processes.size > 1:
+            (asked,) = self.processes.sum([torch.tensor([float(self.interruption.asked() is not None)])])
+            self._asked_to_stop = self._asked_to_stop or asked.item() > 0
+        self.check()
+
     def batch(
         self, output: ObjectiveOutput, parameters: Sequence[nn.Parameter], metrics: Mapping[str, Tensor], share: Share
     ) -> tuple[Tensor, int, dict[str, Tensor], Outcome]:
@@ -88,7 +95,8 @@ class Exchange:
         if self.processes.size == 1:
             return
         total = sum(parameter.detach().double().sum().item() for parameter in parameters)
-        own = (total, zlib.crc32(torch.get_rng_state().numpy().tobytes()))
+        streams = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+        own = (total, *(zlib.crc32(stream.numpy().tobytes()) for stream in streams))
         if self.processes.tell(own) != own:
             raise RunError(
                 "the processes no longer hold the same model or random stream: does a class in plugins=[...] draw "

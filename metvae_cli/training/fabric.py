@@ -35,9 +35,8 @@ class FabricProcesses:
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sum over processes of each tensor, in one exchange."""
         flat = torch.cat([tensor.detach().to(self.fabric.device).flatten() for tensor in tensors])
-        summed = self.fabric.all_reduce(flat, reduce_op="sum")
-        assert isinstance(summed, Tensor)
-        parts = summed.split([tensor.numel() for tensor in tensors])
+        torch.distributed.all_reduce(flat)  # Fabric's own waits at a barrier before it
+        parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor).to(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def tell(self, value: T) -> T:
@@ -58,6 +57,11 @@ def check_processes(settings: TrainerSettings) -> None:
         raise ConfigError(f"{asked}: {started} processes were started; the product of the two must be {started}")
     if wanted == 1:
         return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices)) if elastic() else settings.devices
+    if elastic() and (started == 1 or here != settings.devices):
+        raise ConfigError(f"{asked}: torchrun started {here} on this machine; say --nproc-per-node={settings.devices}")
+    if started > 1 and not elastic() and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ConfigError(f"{asked}: say srun --ntasks-per-node={settings.devices}, which connecting them depends on")
     if started == 1 and settings.num_nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={settings.num_nodes}: one machine cannot start processes on others; start metvae on "
@@ -72,6 +76,11 @@ def check_processes(settings: TrainerSettings) -> None:
     there = torch.cuda.device_count()
     if accelerator(settings) == "cuda" and settings.devices > there:
         raise ConfigError(f"trainer.devices={settings.devices}: this machine has {there} CUDA devices")
+
+
+def elastic() -> bool:
+    """Whether torchrun, or metvae in its way, started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def accelerator(settings: TrainerSettings) -> str:
@@ -93,13 +102,16 @@ def join_processes(settings: TrainerSettings) -> tuple[Processes, str]:
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banner says what ours does
-    elastic = "TORCHELASTIC_RUN_ID" in os.environ
-    fabric = Fabric(
-        accelerator=accelerator(settings),
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        plugins=[TorchElasticEnvironment() if elastic else SLURMEnvironment(auto_requeue=False)],
-    )
-    fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=accelerator(settings),
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            plugins=[TorchElasticEnvironment() if elastic() else SLURMEnvironment(auto_requeue=False)],
+        )
+        fabric.launch()
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"trainer.devices={settings.devices}: cannot be connected ({reason})") from error
     return FabricProcesses(fabric), str(fabric.device)

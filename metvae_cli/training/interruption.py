@@ -9,6 +9,8 @@ from metvae_cli.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_EVERY = 0.5  # seconds
+# Seconds within which a signal that comes again is the same one, sent to a process and passed on by its parent.
+_AGAIN = 1.0
 
 
 class Interruption:
@@ -19,9 +21,12 @@ class Interruption:
 
     Args:
         stop: a file that stands for a signal as soon as it exists, and holds its number
+        is_passed_on: by a parent that gets it too: what comes again at once is no second one
     """
 
-    def __init__(self, stop: Path | None = None) -> None:
+    def __init__(self, stop: Path | None = None, *, is_passed_on: bool = False) -> None:
+        self._is_passed_on = is_passed_on
+        self._noted = -_AGAIN
         self.signum: int | None = None
         self._stop = stop
         self._looked = 0.0
@@ -51,8 +56,14 @@ class Interruption:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del frame
-        self.signum = signum
-        self._restore()
+        if not self._is_passed_on:
+            self.signum = signum
+            self._restore()
+        elif self.signum is None:
+            self.signum, self._noted = signum, time.monotonic()
+        elif time.monotonic() - self._noted > _AGAIN:
+            self._restore()
+            signal.raise_signal(signum)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

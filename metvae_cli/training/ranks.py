@@ -17,6 +17,11 @@ def rank_and_size(environment: Mapping[str, str] = os.environ) -> tuple[int, int
     return 0, 1
 
 
+def is_passed_on() -> bool:
+    """Whether whoever started this process passes signals on to it, beside those that it gets itself."""
+    return rank_and_size()[1] > 1
+
+
 def is_assistant() -> bool:
     """Whether another process of the same run writes its files."""
     return rank_and_size()[0] > 0

@@ -21,7 +21,21 @@ from metvae_cli.errors import RunError
 _LIKE = (torch.rand_like, torch.randn_like)
 _SHAPED = (torch.rand, torch.randn)
 _IN_PLACE = (Tensor.normal_, Tensor.uniform_, Tensor.exponential_)
-_REFUSED = (torch.bernoulli, torch.normal, torch.multinomial, Tensor.bernoulli_, torch.nn.functional.dropout)
+_REFUSED = (
+    torch.bernoulli,
+    torch.normal,
+    torch.multinomial,
+    torch.poisson,
+    torch.randint,
+    torch.randint_like,
+    torch._standard_gamma,  # pyright: ignore[reportPrivateImportUsage]
+    Tensor.bernoulli_,
+    Tensor.random_,
+    Tensor.cauchy_,
+    Tensor.log_normal_,
+    Tensor.geometric_,
+    torch.nn.functional.dropout,
+)
 
 
 class WholeBatchDraws(TorchFunctionMode):
@@ -45,6 +59,10 @@ class WholeBatchDraws(TorchFunctionMode):
     ) -> Any:
         """Torch's way to ask what a function does in here."""
         options = dict(kwargs or {})
+        args = (
+            *args,
+            *(options.pop(name) for name in ("input", "size") if func in (*_LIKE, *_SHAPED) and name in options),
+        )
         if func in _LIKE and self._is_of_the_batch(args[0].shape):
             like = args[0].new_empty(self._whole(args[0].shape))
             return func(like, *args[1:], **options)[:, self.rows].contiguous()
@@ -63,6 +81,8 @@ class WholeBatchDraws(TorchFunctionMode):
         return func(*args, **options)
 
     def _is_of_the_batch(self, shape: torch.Size) -> bool:
+        if len(shape) > 1 and shape[1] != self.own and shape[0] == self.own:
+            raise RunError(f"a draw of shape {tuple(shape)}: has no samples before the batch; draw (S, B, ...)")
         return len(shape) > 1 and shape[1] == self.own
 
     def _whole(self, shape: torch.Size) -> torch.Size:

@@ -129,6 +129,17 @@ def own_interrupt() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_signal_that_a_parent_passes_on_too_is_one(own_interrupt: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Interruption(is_passed_on=True) as interruption:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signum == signal.SIGINT
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 5)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_the_first_signal_is_noted_and_the_second_acts(own_interrupt: None) -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:

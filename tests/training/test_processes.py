@@ -106,11 +106,17 @@ def test_what_has_no_batch_is_the_same_in_every_process() -> None:
         lambda p: torch.multinomial(p, 1),
         lambda p: torch.nn.functional.dropout(p),
         lambda p: p.bernoulli_(),
+        lambda p: torch.poisson(p),
+        lambda p: torch.distributions.Gamma(p, p).rsample(),
+        lambda p: torch.randint(2, p.shape),
+        lambda p: torch.randn(3, 5),
+        lambda p: torch.rand(size=(3, 5)),
+        lambda p: torch.rand_like(input=p.T.contiguous()),
     ],
 )
 def test_draws_that_cannot_be_shared_are_refused(draw) -> None:
-    with WholeBatchDraws(0, 3, B), pytest.raises(RunError, match="several processes"):
-        draw(torch.full((S, 3), 0.5))
+    with WholeBatchDraws(0, 3, B), pytest.raises(RunError, match=r"several processes|no samples before the batch"):
+        draw(torch.full((S + 1, 3), 0.5))
 
 
 def test_dropout_that_does_nothing_is_none() -> None:
@@ -180,6 +186,32 @@ def test_processes_that_were_started_must_be_as_many_as_asked_for(monkeypatch: p
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="2 processes were started"):
         check_processes(TrainerSettings())
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "words"),
+    [
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
+            2,
+            "--nproc-per-node=2",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+            1,
+            "--nproc-per-node=1",
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, 2, "--ntasks-per-node=2"),
+    ],
+)
+def test_launchers_that_start_something_else_are_told(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], devices: int, words: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    nodes = 2 if devices == 1 else 1
+    with pytest.raises(ConfigError, match=words):
+        check_processes(TrainerSettings(devices=devices, num_nodes=nodes))
 
 
 def test_without_fabric_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
