@@ -134,6 +134,32 @@ def test_a_signal_saves_the_run_which_one_process_completes(
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_process_while_test_data_are_measured_stops_all(tmp_path: Path) -> None:
+    words = ("trainer.max_epochs=1", "trainer.test_samples=40000", "trainer.test_data=400", "hydra.run.dir=run")
+    process = start(tmp_path, "train", *TWO, *words)
+    wait_for_epoch(tmp_path / "run", 1)
+    time.sleep(2)
+    os.kill(int((tmp_path / "run" / ".lock").read_text().split()[1]), signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert status(tmp_path / "run") == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_signal_before_training_begins_leaves_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, "train", *TWO, "trainer.max_epochs=2000", "hydra.run.dir=run")
+    end = time.monotonic() + 60
+    while not workers(process):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists() or status(tmp_path / "run") == "interrupted"
+
+
+@pytest.mark.slow
 def test_ctrl_c_reaches_every_process_once(tmp_path: Path) -> None:
     """A terminal sends it to a whole group; a second one to a process that saves would end it at once."""
     process = subprocess.Popen(
