@@ -140,11 +140,9 @@ def _train(rank: int, work: Work) -> None:
 
 def _wait(started: ProcessContext) -> dict[int, str]:
     """Until all have ended; returns the processes that something killed, with the signal's name."""
-    while not (ended := [code for code in _codes(started) if code is not None]) or not (
-        any(ended) or len(ended) == len(started.processes)
-    ):
+    while None in (codes := _codes(started)) and not any(codes):  # some go on, and none has failed
         time.sleep(_LOOK_EVERY)
-    killed = {rank: signal.Signals(-code).name for rank, code in enumerate(_codes(started)) if code and code < 0}
+    killed = {rank: signal.Signals(-code).name for rank, code in enumerate(codes) if code and code < 0}
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it would say is said below
     with suppress(ProcessException):
         while not started.join(grace_period=_GRACE):
