@@ -15,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LogDensity = Callable[[Tensor], Tensor]
+from metvae_cli.scores import LogDensity, value_and_score
+
+Beta = Tensor | float  # an inverse temperature: a number, or () where it is learned
 
 
 class Point(NamedTuple):
@@ -46,8 +48,8 @@ class Frame(NamedTuple):
 class AnnealedPath:
     """log g_beta = (1 - beta) log_initial + beta log_final, for the data of one batch.
 
-    `evaluate` and `value_under` are the only places that call the decoder, the first one `autograd.grad`; `evaluations`
-    counts the latent vectors that were decoded.
+    `evaluate` and `value_under` are the only places that call the decoder; `evaluations` counts the latent vectors that
+    were decoded.
 
     Args:
         log_initial: z (S, B, D) -> log q(z | x), (S, B)
@@ -90,14 +92,11 @@ class AnnealedPath:
         if not self.needs_score:
             with torch.set_grad_enabled(create_graph):
                 return Point(z, self.log_initial(z), self.log_final(z))
-        with torch.enable_grad():
-            at = z if create_graph and z.requires_grad else z.detach().requires_grad_()
-            log_initial, log_final = self.log_initial(at), self.log_final(at)
-            differentiable = create_graph and not self.detach_forces
-            score_initial = _score(log_initial, at, create_graph, differentiable)
-            score_final = _score(log_final, at, create_graph, differentiable)
-        if not create_graph:
-            log_initial, log_final = log_initial.detach(), log_final.detach()
+        again = create_graph and not self.detach_forces
+        log_initial, score_initial = value_and_score(
+            self.log_initial, z, create_graph=create_graph, differentiable=again
+        )
+        log_final, score_final = value_and_score(self.log_final, z, create_graph=create_graph, differentiable=again)
         return Point(z, log_initial, log_final, score_initial, score_final)
 
     def value_under(self, log_density: LogDensity, z: Tensor) -> Tensor:
@@ -105,20 +104,20 @@ class AnnealedPath:
         self.evaluations += z.shape[0] * z.shape[1]
         return log_density(z)
 
-    def log_prob(self, point: Point, beta: Tensor) -> Tensor:
+    def log_prob(self, point: Point, beta: Beta) -> Tensor:
         """log g_beta at a visited point, (S, B). Costs nothing."""
-        return (1 - beta) * point.log_initial + beta * point.log_final
+        return between(point.log_initial, point.log_final, beta)
 
-    def score(self, point: Point, beta: Tensor) -> Tensor:
+    def score(self, point: Point, beta: Beta) -> Tensor:
         """Gradient of log g_beta at a visited point in the coordinates of the frame, (S, B, D). Costs nothing."""
         if point.score_initial is None or point.score_final is None:
             raise ValueError("this point carries no score: build the path with needs_score=True")
-        score = (1 - beta) * point.score_initial + beta * point.score_final
+        score = between(point.score_initial, point.score_final, beta)
         return score if self.frame is None else self.frame.scale * score
 
     def shift(self, z: Tensor, increment: Tensor) -> Tensor:
         """z moved by an increment in the coordinates of the frame, (S, B, D)."""
-        return z + (increment if self.frame is None else self.frame.scale * increment)
+        return z + increment if self.frame is None else torch.addcmul(z, self.frame.scale, increment)
 
     def to_frame(self, z: Tensor) -> Tensor:
         """Coordinates of z in the frame, (S, B, D)."""
@@ -129,10 +128,9 @@ class AnnealedPath:
         return w if self.frame is None else self.frame.location + self.frame.scale * w
 
 
-def _score(log_prob: Tensor, z: Tensor, keep_graph: bool, differentiable: bool) -> Tensor:
-    """Gradient in z of each entry of log_prob: entries do not mix, so the gradient of the sum is what is wanted."""
-    (score,) = torch.autograd.grad(log_prob.sum(), z, retain_graph=keep_graph, create_graph=differentiable)
-    return score
+def between(initial: Tensor, final: Tensor, beta: Beta) -> Tensor:
+    """(1 - beta) initial + beta final; the final one itself where beta is the number 1."""
+    return final if isinstance(beta, float) and beta == 1.0 else torch.lerp(initial, final, beta)
 
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:

@@ -28,11 +28,13 @@ BELOW: dict[str, set[str]] = {
     "objectives": {"samplers"},
     "samplers": {"kernels", "models"},
     "kernels": {"densities", "bijections"},
-    "models": {"densities", "bijections"},
+    "models": {"densities", "bijections", "gaussians"},
     "bijections": set(),
     "targets": set(),
     "data": set(),
-    "densities": set(),
+    "densities": {"scores"},
+    "gaussians": {"scores"},
+    "scores": set(),
 }
 FOR_EVERYONE = {"errors", "torchvision_import"}
 # Third parties that only some parts may import: everything else lives without them.

@@ -186,7 +186,7 @@ class _Stepper:
         momentum = self._streams.normal(num_samples, dim)
         attempt = self._kernel.attempt(point, self._path, beta, create_graph=False, noise=momentum)
         decision = self._streams.log_uniform(num_samples) < attempt.log_accept
-        point, info = self._kernel.outcome(attempt, decision, self._path, beta)
+        point, info = self._kernel.outcome(attempt, decision)
         return point, info.accept_prob
 
 

@@ -93,11 +93,11 @@ def diagnose_steps(model: Model, sampler: Sampler, x: Tensor, num_samples: int) 
     path = path_as_trained(model, sampler, x)
     point = path.evaluate(model.posterior(x).rsample((num_samples,)), create_graph=False)
     rows = []
-    for kernel, beta in zip(sampler.steps, sampler.schedule().to(point.z), strict=True):
+    for kernel, beta in zip(sampler.steps, sampler.schedule.betas(point.z), strict=True):
         if isinstance(kernel, MetropolisHastings):
             attempt = kernel.attempt(point, path, beta, create_graph=False)
             ratio, finite = attempt.log_ratio, attempt.finite
-            point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept), path, beta)
+            point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept))
         else:
             before = path.log_prob(point, beta)
             point, info = kernel.step(point, path, beta, create_graph=False)

@@ -33,7 +33,7 @@ def record_walk(sampler: Sampler, path: AnnealedPath, start: Tensor, count: int)
         if isinstance(kernel, MetropolisHastings):
             attempt = kernel.attempt(point, path, beta, create_graph=False)
             proposed = attempt.proposed.point.z
-            point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept), path, beta)
+            point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept))
         else:  # what an unadjusted step does not make is not known: it is shown where the chain stands
             point, info = kernel.step(point, path, beta, create_graph=False)
             proposed = point.z

@@ -29,9 +29,7 @@ def log_probabilities(rule: Acceptance, log_ratio: Tensor) -> tuple[Tensor, Tens
     if rule is Acceptance.BARKER:
         return logsigmoid(log_ratio), logsigmoid(-log_ratio)
     uncertain = can_reject(rule, log_ratio)
-    below = torch.where(uncertain, log_ratio, torch.full_like(log_ratio, -1.0))
-    log_accept = torch.where(uncertain, log_ratio, torch.zeros_like(log_ratio))
-    return log_accept, log1mexp(below)
+    return torch.where(uncertain, log_ratio, 0.0), log1mexp(torch.where(uncertain, log_ratio, -1.0))
 
 
 def can_reject(rule: Acceptance, log_ratio: Tensor) -> Tensor:
@@ -47,6 +45,5 @@ def decide(log_accept: Tensor) -> Tensor:
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - e^x) for x < 0, accurate at both ends."""
     near_zero = x > -0.6931471805599453
-    inner = torch.where(near_zero, x, torch.full_like(x, -0.5))
-    outer = torch.where(near_zero, torch.full_like(x, -1.0), x)
-    return torch.where(near_zero, torch.log(-torch.expm1(inner)), torch.log1p(-torch.exp(outer)))
+    far = torch.where(near_zero, -1.0, x)  # log1p(-1) would put NaN into the gradient; the other branch never does
+    return torch.where(near_zero, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(far)))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.step_size import StepSize
 
 
@@ -118,7 +118,7 @@ class Proposal(nn.Module, ABC):
 
     @abstractmethod
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Draw the noise, or take the one that is given, move, and evaluate the path at the new position."""
 
@@ -133,20 +133,35 @@ class Kernel(nn.Module, ABC):
         self.proposal = proposal
 
     @abstractmethod
-    def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
+    def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """From one point to the next, with the record of what happened."""
 
 
 def metropolis_probability(log_ratio: Tensor, finite: Tensor) -> Tensor:
     """min(1, e^t), without a graph, and 0 where the ratio t is not finite; (S, B)."""
-    return torch.where(finite, log_ratio.detach().clamp(max=0.0).exp(), torch.zeros_like(log_ratio))
+    return torch.where(finite, log_ratio.detach().clamp(max=0.0).exp(), 0.0)
 
 
-def log_ratio(point: Point, proposed: Proposed, path: AnnealedPath, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """log g_beta(z') - log g_beta(z) + log_correction, and where it is finite; 0 stands where it is not. (S, B)."""
-    raw = path.log_prob(proposed.point, beta) - path.log_prob(point, beta) + proposed.log_correction
-    finite = torch.isfinite(raw) & torch.isfinite(proposed.point.z).all(-1)
-    return torch.where(finite, raw, torch.zeros_like(raw)), finite
+class LogRatio(NamedTuple):
+    """What a test compares, each (S, B).
+
+    ratio: log g_beta(z') - log g_beta(z) + log_correction; 0 where that is not finite
+    finite: bool, where it is, z' included
+    gain: log g_beta(z') - log g_beta(z)
+    """
+
+    ratio: Tensor
+    finite: Tensor
+    gain: Tensor
+
+
+def log_ratio(point: Point, proposed: Proposed, path: AnnealedPath, beta: Beta) -> LogRatio:
+    """Of a proposal from `point`."""
+    gain = path.log_prob(proposed.point, beta) - path.log_prob(point, beta)
+    raw = gain + proposed.log_correction
+    # 0 times a sum is NaN where an entry of z' is not finite: one look at (S, B) in place of one at (S, B, D).
+    finite = torch.isfinite(raw.detach() + 0 * proposed.point.z.detach().sum(-1))
+    return LogRatio(torch.where(finite, raw, 0.0), finite, gain)
 
 
 class ProposalFamily(ABC):

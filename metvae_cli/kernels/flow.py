@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from metvae_cli.bijections import Bijection, TransformName
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed, Refreshed
 from metvae_cli.kernels.step_size import StepSize
 
@@ -110,7 +110,7 @@ class Flow(Proposal):
         return point._replace(momentum=-point.momentum)
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """One value of the path; the flow itself is run in both directions, unless it only runs forwards."""
         del beta  # the move is the same for every target

@@ -9,7 +9,7 @@ leapfrog followed by a change of sign of the momentum is an involution and prese
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed
 from metvae_cli.kernels.step_size import StepSize
 
@@ -33,22 +33,21 @@ class Hamiltonian(Proposal):
         self.evaluations = num_leapfrog
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Draw p ~ N(0, I) and integrate."""
         momentum = torch.randn_like(point.z) if noise is None else noise
         end, momentum_end = leapfrog(
             point, momentum, path, beta, self.step_size(), self.num_leapfrog, create_graph=create_graph
         )
-        log_correction = 0.5 * (momentum.square() - momentum_end.square()).sum(-1)
-        return Proposed(end, log_correction, noise=momentum, noise_back=-momentum_end)
+        return Proposed(end, log_normal_gain(momentum, momentum_end), noise=momentum, noise_back=-momentum_end)
 
 
 def leapfrog(
     point: Point,
     momentum: Tensor,
     path: AnnealedPath,
-    beta: Tensor,
+    beta: Beta,
     step_size: Tensor,
     num_steps: int,
     *,
@@ -61,8 +60,14 @@ def leapfrog(
     Returns:
         the last point, evaluated, and the momentum (S, B, D) there.
     """
+    half = 0.5 * step_size
     for _ in range(num_steps):
-        momentum = momentum + 0.5 * step_size * path.score(point, beta)
+        momentum = torch.addcmul(momentum, half, path.score(point, beta))
         point = path.evaluate(path.shift(point.z, step_size * momentum), create_graph=create_graph)
-        momentum = momentum + 0.5 * step_size * path.score(point, beta)
+        momentum = torch.addcmul(momentum, half, path.score(point, beta))
     return point, momentum
+
+
+def log_normal_gain(momentum: Tensor, momentum_end: Tensor) -> Tensor:
+    """log N(momentum_end) - log N(momentum), of momenta (S, B, D); (S, B)."""
+    return 0.5 * torch.linalg.vecdot(momentum - momentum_end, momentum + momentum_end)

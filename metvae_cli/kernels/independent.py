@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.bijections import Bijection, TransformName
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed
 from metvae_cli.kernels.flow import flow_context
 
@@ -23,7 +23,7 @@ class Independent(Proposal):
         super().__init__()
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Draw from q. Both densities are those that the points carry."""
         del beta  # the move is the same for every target
@@ -62,7 +62,7 @@ class IndependentFlow(Proposal):
         self.bijection = Bijection(latent_dim, context_dim if condition_on_x else 0, transform, layers, hidden)
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Draw u, move it, and find the noise that would have led to z."""
         del beta  # the move is the same for every target

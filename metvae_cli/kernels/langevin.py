@@ -10,8 +10,9 @@ it is, ULA, and the weight is that of sequential importance sampling (Thin et al
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed
+from metvae_cli.kernels.hamiltonian import log_normal_gain
 from metvae_cli.kernels.step_size import StepSize
 
 
@@ -26,16 +27,15 @@ class Langevin(Proposal):
         self.step_size = step_size
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Move along the score with noise."""
         step_size = self.step_size()
         spread = (2 * step_size).sqrt()
         noise = torch.randn_like(point.z) if noise is None else noise
-        moved = path.shift(point.z, step_size * path.score(point, beta) + spread * noise)
+        score = path.score(point, beta)
+        moved = path.shift(point.z, torch.addcmul(spread * noise, step_size, score))
         proposed = path.evaluate(moved, create_graph=create_graph)
         # z - z' is written out of the forward move: subtracting the positions would lose digits for small steps.
-        drift = path.score(point, beta) + path.score(proposed, beta)
-        noise_back = -noise - step_size / spread * drift
-        log_correction = 0.5 * (noise.square() - noise_back.square()).sum(-1)
-        return Proposed(proposed, log_correction, noise=noise, noise_back=noise_back)
+        noise_back = -noise - step_size / spread * (score + path.score(proposed, beta))
+        return Proposed(proposed, log_normal_gain(noise, noise_back), noise=noise, noise_back=noise_back)

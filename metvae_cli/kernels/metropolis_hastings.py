@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point, select
+from metvae_cli.densities import AnnealedPath, Beta, Point, select
 from metvae_cli.kernels.acceptance import Acceptance, can_reject, decide, log_probabilities
 from metvae_cli.kernels.base import (
     Kernel,
@@ -20,12 +20,16 @@ from metvae_cli.kernels.base import (
 
 
 class Attempt(NamedTuple):
-    """A step before its decision: where it stands, where it would go, and the ratio of the test, (S, B)."""
+    """A step before its decision: where it stands, where it would go, and what the test compares, (S, B).
+
+    log_ratio, finite, gain: see `base.LogRatio`
+    """
 
     start: Refreshed
     proposed: Proposed
     log_ratio: Tensor
     finite: Tensor
+    gain: Tensor
     log_accept: Tensor
     log_reject: Tensor
 
@@ -55,40 +59,42 @@ class MetropolisHastings(Kernel):
         super().__init__(proposal)
         self.acceptance = Acceptance(acceptance)
 
-    def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
+    def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One step, invariant for g_beta."""
         attempt = self.attempt(point, path, beta, create_graph=create_graph)
-        return self.outcome(attempt, self.decide(attempt.log_accept), path, beta)
+        return self.outcome(attempt, self.decide(attempt.log_accept))
 
     def decide(self, log_accept: Tensor) -> Tensor:
         """The decisions, (S, B) bool; a place of its own so that tests can impose them."""
         return decide(log_accept)
 
     def attempt(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Attempt:
         """Refresh, propose and test. noise: of the move, where it is not to be drawn here."""
         start = self.proposal.refresh(point)
         proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph, noise=noise)
-        ratio, finite = log_ratio(start.point, proposed, path, beta)
-        return Attempt(start, proposed, ratio, finite, *log_probabilities(self.acceptance, ratio))
+        compared = log_ratio(start.point, proposed, path, beta)
+        return Attempt(start, proposed, *compared, *log_probabilities(self.acceptance, compared.ratio))
 
-    def outcome(self, attempt: Attempt, decision: Tensor, path: AnnealedPath, beta: Tensor) -> tuple[Point, StepInfo]:
+    def outcome(self, attempt: Attempt, decision: Tensor) -> tuple[Point, StepInfo]:
         """The next point and the record, for decisions (S, B); what is not finite is rejected in any case."""
         (point, log_refresh, noise), proposed, ratio, finite = attempt[:4]
         accepted = decision & finite
         zero = torch.zeros_like(ratio)
-        log_alpha = torch.where(accepted, attempt.log_accept, torch.where(finite, attempt.log_reject, zero))
-        change = path.log_prob(point, beta) - path.log_prob(proposed.point, beta)
-        refreshed = zero if log_refresh is None else log_refresh
+        log_alpha = torch.where(accepted, attempt.log_accept, torch.where(finite, attempt.log_reject, 0.0))
+        accept_prob = torch.where(finite, attempt.log_accept.detach().exp(), 0.0)
+        by_metropolis = self.acceptance is Acceptance.METROPOLIS
+        log_reversal = torch.where(accepted, -attempt.gain, 0.0)
+        log_path = torch.where(accepted, proposed.log_correction, 0.0) - log_alpha
         info = StepInfo(
-            log_reversal=refreshed + torch.where(accepted, change, zero),
-            log_path=refreshed + torch.where(accepted, proposed.log_correction, zero) - log_alpha,
+            log_reversal=log_reversal if log_refresh is None else log_refresh + log_reversal,
+            log_path=log_path if log_refresh is None else log_refresh + log_path,
             log_alpha=log_alpha,
             log_choice=zero if proposed.log_choice is None else proposed.log_choice,
             accepted=accepted,
-            accept_prob=torch.where(finite, attempt.log_accept.detach().exp(), zero),
-            metropolis_prob=metropolis_probability(ratio, finite),
+            accept_prob=accept_prob,
+            metropolis_prob=accept_prob if by_metropolis else metropolis_probability(ratio, finite),
             divergent=~finite,
             noise=StepNoise(_back(accepted, proposed), noise),
         )
@@ -99,7 +105,7 @@ class MetropolisHastings(Kernel):
         return ~attempt.finite | can_reject(self.acceptance, attempt.log_ratio)
 
     def retrace(
-        self, point: Point, noise: StepNoise, path: AnnealedPath, beta: Tensor, *, create_graph: bool
+        self, point: Point, noise: StepNoise, path: AnnealedPath, beta: Beta, *, create_graph: bool
     ) -> tuple[Origin, Origin]:
         """Where a step that ended at `point` came from if it was rejected, and if it was accepted.
 
@@ -108,7 +114,7 @@ class MetropolisHastings(Kernel):
         """
         here = self.proposal.rejected(point)  # before the turn of a rejection, or the turn after an acceptance
         proposed = self.proposal.propose(here, path, beta, create_graph=create_graph, noise=noise.move)
-        ratio, finite = log_ratio(here, proposed, path, beta)
+        ratio, finite, _ = log_ratio(here, proposed, path, beta)
         zero = torch.zeros_like(ratio)
         _, log_reject = log_probabilities(self.acceptance, ratio)
         stayed = self._before(here, noise, torch.where(finite, -log_reject, zero))

@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed, Refreshed
-from metvae_cli.kernels.hamiltonian import leapfrog
+from metvae_cli.kernels.hamiltonian import leapfrog, log_normal_gain
 from metvae_cli.kernels.step_size import StepSize
 
 
@@ -102,7 +102,7 @@ class PartialHamiltonian(Proposal):
         return ends + momentum.shape[-1] * torch.sigmoid(self.logit).log()
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Integrate from the refreshed momentum, turned first if it turns on acceptance. Draws nothing."""
         del noise
@@ -111,8 +111,7 @@ class PartialHamiltonian(Proposal):
         end, momentum_end = leapfrog(
             point, momentum, path, beta, self.step_size(), self.num_leapfrog, create_graph=create_graph
         )
-        log_correction = 0.5 * (momentum.square() - momentum_end.square()).sum(-1)
-        return Proposed(end._replace(momentum=momentum_end), log_correction)
+        return Proposed(end._replace(momentum=momentum_end), log_normal_gain(momentum, momentum_end))
 
     def rejected(self, point: Point) -> Point:
         """The momentum turns on a rejection, unless it turned before the move."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed
 from metvae_cli.kernels.step_size import StepSize
 
@@ -18,7 +18,7 @@ class RandomWalk(Proposal):
         self.step_size = step_size
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """One value of the path."""
         del beta  # the move is the same for every target

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed, Refreshed
 from metvae_cli.kernels.hamiltonian import leapfrog
 from metvae_cli.kernels.step_size import StepSize
@@ -109,7 +109,7 @@ class TemperedStep(Proposal):
         return Refreshed(point._replace(momentum=momentum), log_ratio + 0.5 * noise.shape[-1] * log_initial)
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         """Integrate and cool. Draws nothing."""
         del noise

@@ -3,9 +3,8 @@
 import math
 
 import torch
-from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point, select
+from metvae_cli.densities import AnnealedPath, Beta, Point, select
 from metvae_cli.kernels.base import Kernel, Proposal, StepInfo, log_ratio, metropolis_probability
 
 
@@ -38,14 +37,14 @@ class Unadjusted(Kernel):
             )
         self.skip_threshold = skip_threshold
 
-    def step(self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool) -> tuple[Point, StepInfo]:
+    def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One move."""
         point, log_refresh, _ = self.proposal.refresh(point)
         proposed = self.proposal.propose(point, path, beta, create_graph=create_graph)
-        ratio, finite = log_ratio(point, proposed, path, beta)
+        ratio, finite, _ = log_ratio(point, proposed, path, beta)
         taken = finite if self.skip_threshold is None else finite & (ratio.abs() < -math.log(self.skip_threshold))
         zero = torch.zeros_like(ratio)
-        increment = torch.where(taken, proposed.log_correction, zero)
+        increment = torch.where(taken, proposed.log_correction, 0.0)
         increment = increment if log_refresh is None else increment + log_refresh
         probability = metropolis_probability(ratio, finite)
         info = StepInfo(

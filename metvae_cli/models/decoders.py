@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from metvae_cli.models.nets import Activation, mlp
+from metvae_cli.models.activations import Activation
+from metvae_cli.models.nets import mlp
 
 
 class MLPDecoder(nn.Module):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from metvae_cli.models.nets import Activation, mlp
+from metvae_cli.models.activations import Activation
+from metvae_cli.models.nets import mlp
 from metvae_cli.models.posteriors import FlowName, Head, HeadName
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from metvae_cli.densities import LogDensity
-from metvae_cli.models.nets import Activation, mlp
+from metvae_cli.gaussians import standard_normal
+from metvae_cli.models.activations import Activation
+from metvae_cli.models.nets import mlp
 from metvae_cli.models.posteriors import mean_field_gaussian
 from metvae_cli.models.precision import as_density
-from metvae_cli.models.priors import Prior, standard_normal
+from metvae_cli.models.priors import Prior
+from metvae_cli.scores import LogDensity
 
 
 class HierarchicalPrior(Prior):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from metvae_cli.densities import LogDensity, Point
+from metvae_cli.densities import Point
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.models.posteriors import FlowName, Head, raw_scale
+from metvae_cli.scores import LogDensity
 
 
 class Initial(nn.Module):

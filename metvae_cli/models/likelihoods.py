@@ -5,6 +5,7 @@ densities, so that nats per datum are bits per dimension times D log 2 as they s
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,23 @@ from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, In
 from metvae_cli.models.posteriors import positive
 
 
-class BernoulliLikelihood(nn.Module):
+class ElementwiseLikelihood(ABC):
+    """A likelihood without parameters of its own whose entries each see one number of the decoder's."""
+
+    @abstractmethod
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """log p(x | z), (S, B), from parameters (S, B, *event) and x (B, *event)."""
+
+    @abstractmethod
+    def slope(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """The derivative of `log_prob` in each parameter, (S, B, *event)."""
+
+    @abstractmethod
+    def curvature(self, slope: Tensor, x: Tensor) -> Tensor:
+        """The second derivative in each parameter, where the first one is `slope`; (S, B, *event)."""
+
+
+class BernoulliLikelihood(nn.Module, ElementwiseLikelihood):
     """Independent Bernoulli pixels; the decoder gives logits. Data are 0 or 1."""
 
     supports: tuple[str, ...] = ("binary",)
@@ -34,6 +51,15 @@ class BernoulliLikelihood(nn.Module):
         # One fused operation: a seventh of the time of a differentiated score less than a product and a softplus.
         losses = nn.functional.binary_cross_entropy_with_logits(parameters, x.expand_as(parameters), reduction="none")
         return -losses.flatten(2).sum(-1)
+
+    def slope(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """d log p / d l = x - sigmoid(l), (S, B, *event)."""
+        return x - torch.sigmoid(parameters)
+
+    def curvature(self, slope: Tensor, x: Tensor) -> Tensor:
+        """The second derivative, -sigmoid(l) (1 - sigmoid(l)), from the first one."""
+        mean = x - slope
+        return mean * (mean - 1)
 
 
 class ContinuousBernoulliLikelihood(nn.Module):

@@ -1,23 +1,11 @@
-"""Multi-layer perceptrons. Activations are twice differentiable, since kernels differentiate through scores."""
+"""Multi-layer perceptrons."""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 from torch import nn
 
-Activation = Literal["gelu", "silu", "softplus", "tanh"]
-
-
-def activation(name: Activation) -> nn.Module:
-    """The activation by its name."""
-    modules: dict[str, type[nn.Module]] = {
-        "gelu": nn.GELU,
-        "silu": nn.SiLU,
-        "softplus": nn.Softplus,
-        "tanh": nn.Tanh,
-    }
-    return modules[name]()
+from metvae_cli.models.activations import Activation, activation
 
 
 def mlp(in_features: int, hidden: Sequence[int], out_features: int, activation_name: Activation) -> nn.Sequential:

@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
+from torch.distributions import Distribution, LowRankMultivariateNormal, MultivariateNormal
 from torch.nn.functional import softplus
 
 from metvae_cli.bijections import Bijection
+from metvae_cli.gaussians import DiagonalGaussian
 from metvae_cli.models.precision import as_density
 
 HeadName = Literal["mean_field", "full", "low_rank"]
@@ -38,11 +39,10 @@ def raw_scale(scale: float) -> float:
     return value + math.log(-math.expm1(-value)) - _UNIT_SCALE
 
 
-def mean_field_gaussian(output: Tensor) -> Independent:
+def mean_field_gaussian(output: Tensor) -> DiagonalGaussian:
     """A network's output (..., 2 D), the means beside the raw scales -> distribution over (D,), batch shape (...,)."""
     mean, raw = output.chunk(2, -1)
-    # No argument checks: they would force a device synchronisation for every batch; the trainer checks the loss.
-    return Independent(Normal(mean, positive(raw), validate_args=False), 1, validate_args=False)
+    return DiagonalGaussian(mean, positive(raw))
 
 
 def full_gaussian(output: Tensor, latent_dim: int) -> MultivariateNormal:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from metvae_cli.bijections import Bijection
-from metvae_cli.densities import LogDensity
+from metvae_cli.gaussians import StandardNormalDensity, standard_normal
+from metvae_cli.scores import LogDensity
 
 
 class Prior(nn.Module, ABC):
@@ -40,7 +41,7 @@ class StandardNormal(Prior):
 
     def density(self) -> LogDensity:
         """log p(z), (S, B, D) -> (S, B)."""
-        return standard_normal
+        return StandardNormalDensity()
 
     def sample(self, count: int, device: torch.device) -> Tensor:
         """(count, D)."""
@@ -188,11 +189,6 @@ class FlowPrior(Prior):
         noise = torch.randn(count, self.visible_dim, device=device)
         z, _ = self.bijection(noise) if self.from_noise else self.bijection.inverse(noise)
         return z
-
-
-def standard_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I), (..., D) -> (...)."""
-    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
 def _require_components(num_components: int) -> None:

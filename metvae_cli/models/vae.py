@@ -1,53 +1,18 @@
 """The deep latent variable model p(z) p(x | z) and its encoder q(z | x)."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from metvae_cli.densities import LogDensity, Point
-from metvae_cli.models.base import TrainedModel
+from metvae_cli.densities import Point
+from metvae_cli.models.base import Likelihood, Prior, TrainedModel
+from metvae_cli.models.joint import JointDensity
 from metvae_cli.models.precision import decoded, in_precision
-
-
-class Prior(Protocol):
-    """p(z). visible_dim: how many of the D coordinates, the first ones, the decoder sees."""
-
-    visible_dim: int
-
-    def density(self) -> LogDensity:
-        """log p(z), (S, B, D) -> (S, B)."""
-        ...
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """(S, B, D) -> (S, B)."""
-        ...
-
-    def sample(self, count: int, device: torch.device) -> Tensor:
-        """(count, D)."""
-        ...
-
-
-class Likelihood(Protocol):
-    """p(x | z) given the decoder's output."""
-
-    supports: tuple[str, ...]
-    is_discrete: bool
-
-    def parameter_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the parameters of one datum."""
-        ...
-
-    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """(S, B, *parameter_shape), (B, *event) -> (S, B)."""
-        ...
-
-    def __call__(self, parameters: Tensor) -> Distribution:
-        """(S, B, *parameter_shape) -> distribution over data."""
-        ...
+from metvae_cli.scores import LogDensity
 
 
 class VAE(TrainedModel):
@@ -92,11 +57,8 @@ class VAE(TrainedModel):
         return self.likelihood(decoded(self.decoder, z[..., : self.prior.visible_dim], self.network_dtype))
 
     def joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
-        """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats.
-
-        A weight other than 1 is for the warm-up of the Kullback-Leibler term: it stands for 1 / (weight of that term).
-        """
-        return _joint(self.prior, self._decoded(self.decoder), self.likelihood, x, likelihood_weight)
+        """z (S, B, D) -> likelihood_weight * log p(x | z) + log p(z), (S, B), in nats: see `JointDensity`."""
+        return JointDensity(self.prior, self.decoder, self.likelihood, x, likelihood_weight, self.network_dtype)
 
     def clone_joint(self, x: Tensor, likelihood_weight: float = 1.0) -> LogDensity:
         """`joint` of the copy.
@@ -107,10 +69,7 @@ class VAE(TrainedModel):
         if self.clone is None:
             raise ValueError("cloned_decoder=true: this model keeps no copy of its decoder; build it with cloned=True")
         prior, decoder, likelihood = cast(Any, self.clone)
-        return _joint(prior, self._decoded(decoder), likelihood, x, likelihood_weight)
-
-    def _decoded(self, decoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda z: decoded(decoder, z, self.network_dtype)
+        return JointDensity(prior, decoder, likelihood, x, likelihood_weight, self.network_dtype)
 
     def inference_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of q(z | x)."""
@@ -133,17 +92,3 @@ class VAE(TrainedModel):
         """Means of p(x | z) for `count` draws of the prior, (count, *event)."""
         z = self.prior.sample(count, device)
         return self.decode(z[None]).mean[0]
-
-
-def _joint(
-    prior: Prior, decoder: Callable[[Tensor], Tensor], likelihood: Likelihood, x: Tensor, likelihood_weight: float
-) -> LogDensity:
-    log_prior = prior.density()
-
-    def log_density(z: Tensor) -> Tensor:
-        log_likelihood = likelihood.log_prob(decoder(z[..., : prior.visible_dim]), x)
-        if likelihood_weight != 1.0:
-            log_likelihood = likelihood_weight * log_likelihood
-        return log_likelihood + log_prior(z)
-
-    return log_density

@@ -5,10 +5,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from metvae_cli.densities import LogDensity, Point
+from metvae_cli.densities import Point
 from metvae_cli.kernels.adaptation import Adaptation, Outcome
 from metvae_cli.kernels.base import StepInfo
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 
 
 class Posterior(Protocol):

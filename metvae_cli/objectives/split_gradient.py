@@ -5,16 +5,17 @@ needs to know nothing of it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior, SplitModel
 from metvae_cli.objectives.functionals import Functional, mean
 from metvae_cli.objectives.soundness import refuse_path_options, require_chains_for_scale
-from metvae_cli.objectives.weights import detach, make_path, with_value
+from metvae_cli.objectives.weights import density_of, detach, make_path, with_value
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.trajectory import Trajectory
 
@@ -22,7 +23,9 @@ from metvae_cli.samplers.trajectory import Trajectory
 class Draw(NamedTuple):
     """A batch at both ends of its chains.
 
-    start: z_0, (S, B, D); weights: log p(x, z_0) - log q(z_0 | x), (S, B), with its graph
+    start: z_0, (S, B, D)
+    weights: log p(x, z_0) - log q(z_0 | x), (S, B), with its graph; that leads to the encoder alone where there is a
+        chain that knows the score at z_0
     trajectory: of a chain from z_0, without a graph
     path: counts the evaluations
     """
@@ -35,14 +38,18 @@ class Draw(NamedTuple):
 
 
 def draw(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float, num_samples: int) -> Draw:
-    """Draw z_0 and run the chains. z_0 is evaluated once: its values keep their graph, its scores have none."""
+    """Draw z_0 and run the chains. z_0 is evaluated once."""
     posterior = model.posterior(x)
-    path = make_path(posterior, posterior.log_prob, model.joint(x, likelihood_weight), sampler)
-    path.detach_forces = True
-    point = path.evaluate(posterior.rsample((num_samples,)), create_graph=torch.is_grad_enabled())
+    log_initial = density_of(posterior)
+    path = make_path(posterior, log_initial, model.joint(x, likelihood_weight), sampler)
+    start = posterior.rsample((num_samples,))
+    point = path.evaluate(start, create_graph=torch.is_grad_enabled() and not path.needs_score)
+    log_final = point.log_final
+    if point.score_final is not None:  # then its gradient in z_0 is known: the decoder is not asked again
+        log_final = log_final + (point.score_final * (start - start.detach())).sum(-1)
     with torch.no_grad():
         trajectory = sampler.run(detach(point), path, create_graph=False)
-    return Draw(posterior, path, point.z.detach(), point.log_final - point.log_initial, trajectory)
+    return Draw(posterior, path, start.detach(), log_final - log_initial(start), trajectory)
 
 
 def report(
@@ -77,20 +84,42 @@ def report(
 
 def end_with_graph(drawn: Draw) -> Point:
     """z_K evaluated again, for the gradient in theta that the chain has not: one evaluation."""
-    return drawn.path.evaluate(drawn.trajectory.final.z, create_graph=True)
+    z = drawn.trajectory.final.z
+    return Point(z, drawn.path.log_initial(z), drawn.path.value_under(drawn.path.log_final, z))
 
 
 def carrier(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """A scalar of value 0 whose gradient in `parameters`, and in nothing else, is that of `loss`."""
     if not parameters:  # as those of a density that is not learned
         return loss.new_zeros(())
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    total = loss.new_zeros(())
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            product = (parameter * gradient.detach()).sum()
-            total = total + product - product.detach()
-    return total
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    pairs = [
+        (parameter, gradient) for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None
+    ]
+    reached, gradients = zip(*pairs, strict=True) if pairs else ((), ())
+    return cast(Tensor, _Carrier.apply(loss.new_zeros(()), len(pairs), *reached, *gradients))
+
+
+class _Carrier(torch.autograd.Function):
+    """A scalar with given gradients in given tensors: (scalar, n, n tensors, their n gradients) -> scalar."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(scalar: Tensor, count: int, *tensors: Tensor) -> Tensor:
+        del count, tensors
+        return scalar.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs[2 + inputs[1] :])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradients = ctx.saved_tensors
+        return None, None, *(cotangents[0] * gradient for gradient in gradients), *([None] * len(gradients))
 
 
 def require_posterior_chain(name: str, sampler: Sampler, num_samples: int) -> None:

@@ -19,7 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, LogDensity, Point
+from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.gaussians import DiagonalGaussian
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives import functionals
 from metvae_cli.objectives.base import ClonedModel, Model, ObjectiveOutput, Posterior
@@ -29,6 +30,7 @@ from metvae_cli.objectives.soundness import notes, refuse, require_chains_for_sc
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.enumeration import enumerate_decisions
 from metvae_cli.samplers.trajectory import Trajectory
+from metvae_cli.scores import LogDensity
 
 Bookkeeping = Literal["none", "reversal", "path"]
 FunctionalName = Literal["mean", "log_mean_exp", "renyi"]
@@ -176,9 +178,9 @@ class WeightObjective:
     def _log_initial(self, model: Model, posterior: Posterior, x: Tensor) -> LogDensity:
         """log q(z | x), its parameters held fixed for the gradients that want that."""
         if self.gradient == "plain":
-            return posterior.log_prob
+            return density_of(posterior)
         with torch.no_grad():
-            return model.posterior(x).log_prob
+            return density_of(model.posterior(x))
 
     def _doubly_reparameterised(self, weights: Tensor, start: Tensor) -> Tensor:
         """A scalar per datum whose gradient is sum_s v_s d log w_s / d theta, and sum_s v_s^2 of it through z; (B,).
@@ -205,6 +207,11 @@ def make_path(posterior: Posterior, log_initial: LogDensity, log_final: LogDensi
         context=torch.cat([mean, scale.log()], -1),
         draw_initial=posterior.rsample,
     )
+
+
+def density_of(posterior: Posterior) -> LogDensity:
+    """log q(z | x), (S, B, D) -> (S, B), with its score where it has a closed form."""
+    return posterior.density() if isinstance(posterior, DiagonalGaussian) else posterior.log_prob
 
 
 def target_of_moves(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float) -> LogDensity:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.densities import AnnealedPath, Frame, Point
+from metvae_cli.densities import AnnealedPath, Beta, Frame, Point
 from metvae_cli.kernels.base import Kernel, StepInfo
 from metvae_cli.samplers.reverse import Reverse, Uniform
 from metvae_cli.samplers.schedule import Schedule
@@ -107,8 +107,7 @@ class Sampler(nn.Module):
         self, point: Point, path: AnnealedPath, *, create_graph: bool, betas: Tensor | None = None
     ) -> Iterator[tuple[Point, StepInfo]]:
         """Each next point and its record, K of them, one at a time. betas: (K,) in place of the schedule's."""
-        along = self.schedule() if betas is None else betas
-        for kernel, beta in zip(self.steps, along.to(point.z), strict=True):
+        for kernel, beta in zip(self.steps, self._betas(point.z, betas), strict=True):
             point, info = kernel.step(point, path, beta, create_graph=create_graph)
             yield point, info
 
@@ -119,14 +118,16 @@ class Sampler(nn.Module):
     def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool, betas: Tensor | None = None) -> Trajectory:
         """Run the chain from a point that has been evaluated: K evaluations of the path. betas: as of `iterate`."""
         point, records, starts = initial, [], []
-        along = self.schedule() if betas is None else betas
-        for kernel, beta in zip(self.steps, along.to(initial.z), strict=True):
+        for kernel, beta in zip(self.steps, self._betas(initial.z, betas), strict=True):
             starts.append(self.start_of(point, path, beta))
             point, info = kernel.step(point, path, beta, create_graph=create_graph)
             records.append(info)
         return make_trajectory(initial, point, records, starts)
 
-    def start_of(self, point: Point, path: AnnealedPath, beta: Tensor) -> StepStart:
+    def _betas(self, like: Tensor, betas: Tensor | None) -> Sequence[Beta]:
+        return self.schedule.betas(like) if betas is None else betas.to(like).unbind()
+
+    def start_of(self, point: Point, path: AnnealedPath, beta: Beta) -> StepStart:
         """What the trajectory keeps of the start of a step."""
         if not self.tracks_spread:
             return StepStart(point.log_final.detach(), None)

@@ -65,12 +65,12 @@ def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, crea
     records: list[StepInfo] = []
     starts: list[StepStart] = []
     log_probability = torch.zeros_like(point.log_final)
-    for kernel, beta in zip(sampler.steps, sampler.schedule().to(z), strict=True):
+    for kernel, beta in zip(sampler.steps, sampler.schedule.betas(z), strict=True):
         assert isinstance(kernel, MetropolisHastings)
         starts.append(sampler.start_of(point, path, beta))
         attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
         (taken, info_taken), (left, info_left) = (
-            kernel.outcome(attempt, torch.full_like(attempt.finite, decision), path, beta) for decision in (True, False)
+            kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)
         )
         initial, point = concatenate(initial, initial), concatenate(taken, left)
         records = [*(join(record, record) for record in records), join(info_taken, info_left)]

@@ -1,10 +1,13 @@
 """Schedules: the inverse temperatures beta_1 <= ... <= beta_K that the steps of a chain target."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from metvae_cli.densities import Beta
 
 
 class Schedule(nn.Module, ABC):
@@ -19,6 +22,10 @@ class Schedule(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> Tensor:
         """The inverse temperatures, (K,)."""
+
+    def betas(self, like: Tensor) -> Sequence[Beta]:
+        """Each inverse temperature: numbers where nothing is learned, else tensors () such as `like`."""
+        return self().tolist() if next(self.parameters(), None) is None else self().to(like).unbind()
 
 
 class Constant(Schedule):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import growth, measuring, speed
 from benchmarks.contenders import METHODS, Case, Contender, Machine, latents_decoded, make_contender, write_images
@@ -43,10 +43,6 @@ def make(images: Path, method: str, steps: int, *words: str) -> Contender:
 def run(*words: str) -> int:
     with own_globals():
         return speed.main(["--quick", "--threads", "1", "--blocks", "1", *SET, *words])
-
-
-def decoder_of(contender: Contender) -> nn.Module:
-    return cast(nn.Module, contender.experiment.learner.model.decoder)
 
 
 def test_the_quick_table_has_every_method_and_column(
@@ -177,7 +173,7 @@ def test_a_floor_consists_of_what_it_claims(
         return found
 
     monkeypatch.setattr(torch.autograd, "grad", noted)
-    with latents_decoded(decoder_of(contender)) as decoded:
+    with latents_decoded(cast(VAE, contender.experiment.learner.model)) as decoded:
         floor(contender)(1)
     samples = contender.experiment.learner.objective.num_samples
     assert decoded == [4 * samples] * calls

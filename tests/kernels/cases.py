@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metvae_cli.bijections import Bijection
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed
 from metvae_cli.kernels.flow import Coin, Flow
 from metvae_cli.kernels.hamiltonian import Hamiltonian
@@ -59,7 +59,7 @@ class DriftingWalk(RandomWalk):
     """A random walk with a preferred direction that it does not report."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         shifted = super().propose(point, path, beta, create_graph=create_graph, noise=noise).point.z + 0.1
         return Proposed(path.evaluate(shifted, create_graph=create_graph), torch.zeros_like(point.log_final))
@@ -69,7 +69,7 @@ class SilentLangevin(Langevin):
     """Langevin without its correction."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))
@@ -79,7 +79,7 @@ class FlippedLangevin(Langevin):
     """Langevin with the sign of its correction turned."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=-proposed.log_correction)
@@ -89,7 +89,7 @@ class NoKineticTerm(Hamiltonian):
     """HMC that leaves the momenta out of the ratio."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))
@@ -99,7 +99,7 @@ class MissingHalfKick(Hamiltonian):
     """HMC whose last half kick is missing."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         start = torch.randn_like(point.z) if noise is None else noise
         step, momentum, here = self.step_size(), start, point
@@ -177,7 +177,7 @@ class NoRatio(Independent):
     """An independent proposal that leaves the ratio of the densities of q out."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(log_correction=torch.zeros_like(proposed.log_correction))

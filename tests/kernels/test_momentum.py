@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.base import Refreshed
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
@@ -32,7 +32,7 @@ class AlwaysTurning(PartialHamiltonian):
     """Turns after an acceptance and after a rejection (the mistake of published code)."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Any:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         momentum = proposed.point.momentum

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from metvae_cli.densities import LogDensity
 from metvae_cli.models.priors import StandardNormal
+from metvae_cli.scores import LogDensity
 
 SCALE = 0.8
 

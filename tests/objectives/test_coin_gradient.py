@@ -11,11 +11,11 @@ from torch.distributions import Independent, Normal
 from torch.nn.functional import logsigmoid
 
 from metvae_cli.bijections import Bijection
-from metvae_cli.densities import LogDensity
 from metvae_cli.kernels.flow import Coin, Flow
 from metvae_cli.objectives.weights import WeightObjective
 from metvae_cli.samplers.assembly import AcceptanceName, make_kernel, make_schedule
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 
 pytestmark = pytest.mark.usefixtures("double")
 MEAN, SCALE = 0.3, 0.9

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from metvae_cli.densities import LogDensity
 from metvae_cli.objectives.cubo import ChiObjective, upper_bound
 from metvae_cli.objectives.functionals import log_mean_exp
 from metvae_cli.objectives.weights import WeightObjective
 from metvae_cli.samplers.assembly import make_schedule
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 
 pytestmark = pytest.mark.usefixtures("double")
 NONE = Sampler([], make_schedule("constant", 0))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.base import Proposal, Proposed, Refreshed
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.langevin import Langevin
@@ -82,7 +82,7 @@ class ForwardNoise(Langevin):
     """Looks back with the noise that led here in place of the one that leads back."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         return proposed._replace(noise_back=proposed.noise)
@@ -92,7 +92,7 @@ class Straight(Hamiltonian):
     """Looks back without turning the momentum."""
 
     def propose(
-        self, point: Point, path: AnnealedPath, beta: Tensor, *, create_graph: bool, noise: Tensor | None = None
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
     ) -> Proposed:
         proposed = super().propose(point, path, beta, create_graph=create_graph, noise=noise)
         assert proposed.noise_back is not None

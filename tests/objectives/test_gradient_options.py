@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from metvae_cli.densities import LogDensity
 from metvae_cli.objectives import functionals
 from metvae_cli.objectives.weights import WeightObjective
 from metvae_cli.samplers.assembly import make_schedule
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 from tests.objectives.linear_gaussian import LinearGaussian
 
 pytestmark = pytest.mark.usefixtures("double")

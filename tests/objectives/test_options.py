@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from metvae_cli.densities import LogDensity
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.adaptation import Outcome
 from metvae_cli.kernels.hamiltonian import Hamiltonian
@@ -22,6 +21,7 @@ from metvae_cli.objectives.score_function import score_term
 from metvae_cli.objectives.weights import Bookkeeping, WeightObjective
 from metvae_cli.samplers.assembly import AcceptanceName, ScheduleName, make_kernel, make_schedule
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 from tests.objectives.imposed import exact, package_estimate, parameters
 from tests.objectives.linear_gaussian import LinearGaussian
 from tests.objectives.oracle import Problem

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from metvae_cli.densities import LogDensity
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.objectives.base import Objective
@@ -17,6 +16,7 @@ from metvae_cli.objectives.split_gradient import carrier
 from metvae_cli.objectives.vcd import ContrastiveObjective, divergence
 from metvae_cli.samplers.assembly import AcceptanceName, make_kernel, make_schedule
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.scores import LogDensity
 
 pytestmark = pytest.mark.usefixtures("double")
 NOISE = 0.7
