@@ -9,6 +9,8 @@ from zuko.flows import MAF, NSF, RealNVP
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import LazyComposedTransform
 
+from metvae_cli import coupling
+
 TransformName = Literal["realnvp", "spline", "autoregressive", "affine"]
 NEAR_IDENTITY = 0.1
 
@@ -45,23 +47,31 @@ class Bijection(nn.Module):
             self.map = NSF(latent_dim, context_dim, transforms=layers, passes=2, **widths).transform
         else:
             self.map = MAF(latent_dim, context_dim, transforms=layers, **widths).transform
+        self.couples = transform == "realnvp" and latent_dim % 2 == 0
         _shrink(cast(LazyComposedTransform, self.map))
 
     def forward(self, w: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """T(w) and log |det dT/dw|, for w (..., D) and a context that broadcasts against it, (..., C)."""
+        if self.couples:
+            return coupling.forward(coupling.couplings(cast(LazyComposedTransform, self.map)), w, context)
         return cast(Any, self.map(context)).call_and_ladj(w)
 
     def inverse(self, w: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The inverse of T at w, and its log-determinant there."""
+        if self.couples:
+            return coupling.inverse(coupling.couplings(cast(LazyComposedTransform, self.map)), w, context)
         return cast(Any, self.map(context)).inv.call_and_ladj(w)
 
     def directed(self, w: Tensor, direction: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """T^v w and log |det dT^v/dw|, for w (S, B, D) and v, +1 or -1, (S, B, 1).
 
-        On a CPU each direction gets its own rows. Elsewhere to count them would be to wait for the device: both
-        directions are computed for all rows, and each gets the origin in place of the rows that go the other way, for a
-        row that overflows in the direction it does not take would put NaN into the gradient.
+        Affine couplings do both directions at once. Of other maps, on a CPU, each direction gets its own rows;
+        elsewhere to count them would be to wait for the device: both directions are computed for all rows, and each
+        gets the origin in place of the rows that go the other way, for a row that overflows in the direction it does
+        not take would put NaN into the gradient.
         """
+        if self.couples:
+            return coupling.directed(coupling.couplings(cast(LazyComposedTransform, self.map)), w, direction, context)
         if w.device.type == "cpu":
             return self._by_rows(w, direction[..., 0] > 0, context)
         forwards, origin = direction > 0, torch.zeros_like(w)

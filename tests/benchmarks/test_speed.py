@@ -14,6 +14,7 @@ from benchmarks.contenders import METHODS, Case, Contender, Machine, latents_dec
 from benchmarks.floor import floor, value_and_gradient
 from benchmarks.measuring import Budget, SavedBytes, take_turns
 from benchmarks.rows import Row, count_decoded, resident_megabytes, saved_megabytes
+from metvae_cli.models.vae import VAE
 from tests.runs import own_globals
 
 TINY = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "dataset.batch_size=4")

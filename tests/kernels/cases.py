@@ -150,6 +150,9 @@ class NoJacobian(Bijection):
     def inverse(self, w: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return super().inverse(w, context)[0], torch.zeros_like(w[..., 0])
 
+    def directed(self, w: Tensor, direction: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().directed(w, direction, context)[0], torch.zeros_like(w[..., 0])
+
 
 class FlippedJacobian(Bijection):
     """A flow that reports the Jacobian of the other direction."""
