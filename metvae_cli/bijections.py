@@ -30,6 +30,8 @@ class Bijection(nn.Module):
         ValueError: a number is out of range
     """
 
+    couples = False  # its layers are affine couplings of two halves, see `coupling.py`
+
     def __init__(
         self, latent_dim: int, context_dim: int, transform: TransformName, layers: int, hidden: Sequence[int]
     ) -> None:

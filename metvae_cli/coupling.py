@@ -60,25 +60,22 @@ def inverse(layers: Sequence[Coupling], w: Tensor, context: Tensor | None) -> tu
 
 def directed(layers: Sequence[Coupling], w: Tensor, direction: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """T^v w and its log-determinant, for w (S, B, D) and v, +1 or -1, (S, B, 1)."""
-    halves, log_det, forwards = _split(w), w.new_zeros(()), direction > 0
-    for ahead, back in zip(layers, reversed(layers), strict=True):
-        same = ahead.stays == back.stays  # in the middle of an odd number of layers, and in all of their stages
-        stays_ahead, stays_back = halves[ahead.stays], halves[back.stays]
-        found = _network_of_both(ahead, back, stays_ahead, stays_back, context)
-        shift, log_scale = _affine(torch.where(forwards, *found.unbind()))
-        moves = halves[1 - ahead.stays]
-        if not same:
-            moves = torch.where(forwards, moves, halves[1 - back.stays])
+    forwards, ahead = direction > 0, 0.5 * (direction + 1)
+    # The half that stays first, of an odd number of layers the same one in both directions; it moves next.
+    even, odd = _split(w)
+    swaps = len(layers) % 2 == 0
+    stays, moves = (torch.where(forwards, even, odd), torch.where(forwards, odd, even)) if swaps else (even, odd)
+    log_det = w.new_zeros(())
+    for one, other in zip(layers, reversed(layers), strict=True):
+        shift, log_scale = _affine(torch.where(forwards, *_network_of_both(one, other, stays, context)))
         signed = direction * log_scale
         factor = signed.exp()
-        moved = torch.where(forwards, torch.addcmul(shift, moves, factor), (moves - shift) * factor)
+        share = torch.addcmul(ahead, ahead - 1, factor)  # of the shift: 1 forwards, -e^-s backwards
+        stays, moves = torch.addcmul(share * shift, moves, factor), stays
         log_det = log_det + signed.sum(-1)
-        if same:
-            halves = _placed(halves, ahead.stays, moved)
-        else:
-            both = torch.where(forwards, stays_ahead, moved), torch.where(forwards, moved, stays_back)
-            halves = both if ahead.stays == 0 else (both[1], both[0])
-    return _merge(halves), log_det
+    if not swaps:
+        return _merge((moves, stays)), log_det
+    return _merge((torch.where(forwards, stays, moves), torch.where(forwards, moves, stays))), log_det
 
 
 Halves = tuple[Tensor, Tensor]  # even and odd coordinates, (..., D / 2)
@@ -115,11 +112,13 @@ def _network(layer: Coupling, w: Tensor, context: Tensor | None) -> Tensor:
     return value
 
 
-def _network_of_both(one: Coupling, other: Coupling, w: Tensor, v: Tensor, context: Tensor | None) -> Tensor:
-    """The networks of two layers at (S, B, D / 2) each, (2, S, B, D)."""
-    value = torch.stack([_told(w, context), _told(v, context)]).flatten(1, 2)
+def _network_of_both(one: Coupling, other: Coupling, w: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The networks of two layers at (S, B, D / 2), each (S, B, D)."""
+    value = _told(w, context).flatten(0, 1)
+    value = value.expand(2, *value.shape)
     for place in range(len(one.weights)):
-        weight = torch.stack([one.weights[place].T, other.weights[place].T])
+        weight = torch.stack([one.weights[place], other.weights[place]]).mT
         bias = torch.stack([one.biases[place], other.biases[place]])[:, None]
         value = torch.baddbmm(bias, torch.relu(value) if place else value, weight)
-    return value.unflatten(1, w.shape[:2])
+    first, second = value.unflatten(1, w.shape[:2]).unbind()
+    return first, second

@@ -52,6 +52,10 @@ class Coin(nn.Module):
         """log P(v), (S, B)."""
         return logsigmoid(direction[..., 0] * self.logit)
 
+    def log_way_back(self, direction: Tensor) -> Tensor:
+        """log P(-v) - log P(v), (S, B)."""
+        return -direction[..., 0] * self.logit
+
 
 class Forwards(nn.Module):
     """No coin: always +1. Accepting or rejecting such a move leaves nothing invariant; taken as it is, it is a flow."""
@@ -62,7 +66,7 @@ class Forwards(nn.Module):
         """+1 for each position z (S, B, D), (S, B, 1)."""
         return torch.ones_like(z[..., :1])
 
-    def log_prob(self, direction: Tensor) -> Tensor:
+    def log_way_back(self, direction: Tensor) -> Tensor:
         """0, (S, B): the way back is not by a draw."""
         return torch.zeros_like(direction[..., 0])
 
@@ -124,10 +128,9 @@ class Flow(Proposal):
         there = path.evaluate(path.from_frame(moved), create_graph=create_graph)
         if self.coin is None:
             return Proposed(there._replace(momentum=direction), log_det)
-        log_choice = self.coin.log_prob(direction)
-        log_correction = log_det + self.coin.log_prob(-direction) - log_choice
-        chosen = log_choice if self.coin.learned else None
-        return Proposed(there, log_correction, chosen, direction, -direction)
+        log_correction = log_det + self.coin.log_way_back(direction)
+        log_choice = self.coin.log_prob(direction) if isinstance(self.coin, Coin) and self.coin.learned else None
+        return Proposed(there, log_correction, log_choice, direction, -direction)
 
     def _direction(self, point: Point) -> Tensor:
         if self.coin is not None:

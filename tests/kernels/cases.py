@@ -168,6 +168,9 @@ class ForgottenCoin(Coin):
     def log_prob(self, direction: Tensor) -> Tensor:
         return torch.zeros_like(direction[..., 0])
 
+    def log_way_back(self, direction: Tensor) -> Tensor:
+        return torch.zeros_like(direction[..., 0])
+
 
 class GoesOn(Flow):
     """A lifted flow that does not turn where it is rejected."""

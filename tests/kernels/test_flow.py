@@ -177,6 +177,7 @@ def test_the_coin_falls_with_its_probability(probability: float) -> None:
     ahead = torch.ones(1, 1, 1)
     assert torch.allclose(coin.log_prob(ahead).exp(), torch.tensor(probability))
     assert torch.allclose(coin.log_prob(ahead).exp() + coin.log_prob(-ahead).exp(), torch.tensor(1.0))
+    assert torch.allclose(coin.log_way_back(ahead), coin.log_prob(-ahead) - coin.log_prob(ahead))
 
 
 @pytest.mark.parametrize("learned", [False, True])
