@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
 
+import torch
+
 from benchmarks.contenders import Case, Contender, Machine, latents_decoded, make_contender, training
 from benchmarks.floor import floor
-from benchmarks.measuring import Budget, Neighbours, Quartiles, peak_megabytes, take_turns
+from benchmarks.measuring import Budget, Neighbours, Quartiles, live_megabytes, peak_megabytes, take_turns
 
 NOISY = 1.25  # third quartile over the first
 NEIGHBOURS = 0.1  # share of the cores
@@ -103,6 +105,8 @@ def saved_megabytes(contender: Contender) -> float:
     """Peak memory of one iteration above what was there before."""
     learner = contender.experiment.learner
     own = chain(learner.model.parameters(), learner.sampler.parameters())
+    if learner.sampler.checkpoints and not torch.cuda.is_initialized():
+        return live_megabytes(training(contender))  # what is kept in the graph's place, autograd does not see
     return peak_megabytes(training(contender), own)
 
 
