@@ -2,7 +2,8 @@
 
 What autograd saves in a stretch of the chain is let go of when the stretch is over. The first time a backward pass asks
 for some of it, the stretch is computed again, from where it began and with the same random numbers, and what another
-stretch had given is let go of. One stretch is there at a time, for one more pass of the chain.
+stretch had given is let go of. One stretch is there at a time, for one more pass of the chain (on a device other than
+the CPU two, where autograd reaches some parameters last).
 
 The graph itself stays that of the first pass: values and gradients are those of a chain that is kept, bit for bit where
 operations are deterministic.
@@ -11,7 +12,7 @@ operations are deterministic.
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,7 +51,43 @@ class Recomputation:
         with stretch.saving():
             found = compute()
         stretch.let_go(position(found))
-        return found
+        return _behind_gate(found)
+
+
+class _Gate(torch.autograd.Function):
+    """The identity, all of whose gradients are there before any goes on.
+
+    No part of a stretch is then reached before what comes after it is done with: a backward pass prefers nodes that
+    were made late, and gradients taken on a device are made there, by a count of their own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return gradients
+
+
+def _behind_gate(found: T) -> T:
+    """A tuple of tensors and tuples, what has a gradient of it behind one gate."""
+    return _filled(found, iter(_Gate.apply(*_differentiable(found))))  # pyright: ignore[reportArgumentType]
+
+
+def _filled(part: Any, passed: Iterator[Tensor]) -> Any:
+    """The tuple with the next of `passed` in each place of a tensor that has a gradient."""
+    if isinstance(part, tuple):
+        parts = [_filled(each, passed) for each in part]
+        return type(part)(*parts) if hasattr(part, "_fields") else tuple(parts)
+    return next(passed) if isinstance(part, Tensor) and part.requires_grad else part
+
+
+def _differentiable(part: object) -> list[Tensor]:
+    if isinstance(part, tuple):
+        return [tensor for each in part for tensor in _differentiable(each)]
+    return [part] if isinstance(part, Tensor) and part.requires_grad else []
 
 
 class _Stretch:

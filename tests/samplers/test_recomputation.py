@@ -2,8 +2,9 @@
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -113,6 +114,58 @@ def test_one_more_pass_for_each_backward_pass() -> None:
     assert result(experiment).made == 2 * 4 * 6
     experiment = make("experiment=digits_metvae_hmc", checkpoints=True)
     assert result(experiment).made <= 3 * 4 * 6 * experiment.learner.objective.num_samples
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[recomputation._Stretch]:
+    """The stretches that are computed again, in order."""
+    made: list[recomputation._Stretch] = []
+    recompute = recomputation._Stretch._recompute
+
+    def noted(self: recomputation._Stretch) -> None:
+        made.append(self)
+        recompute(self)
+
+    monkeypatch.setattr(recomputation._Stretch, "_recompute", noted)
+    return made
+
+
+def differentiate(experiment: Experiment) -> None:
+    learner = experiment.learner
+    learner.objective(learner.model, learner.sampler, learner.dataset.batch(torch.arange(6))).loss.backward()
+
+
+@pytest.mark.parametrize("method", ["hmc", "lmcvae", "flow"])
+def test_each_stretch_is_computed_again_once(method: str, passes: list[recomputation._Stretch]) -> None:
+    differentiate(make(*METHODS[method], "sampler.num_steps=8", checkpoints=True))
+    assert len(passes) == len(set(passes)) == 1 + 8
+
+
+def test_gradients_made_by_another_thread_cost_no_more_than_two(
+    passes: list[recomputation._Stretch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device: a backward pass prefers what was made late, and each thread counts for itself."""
+    saving, grad, active = recomputation._Stretch.saving, torch.autograd.grad, []
+
+    @contextmanager
+    def noted(self: recomputation._Stretch) -> Iterator[None]:
+        active.append(self)
+        with saving(self):
+            yield
+        active.pop()
+
+    def elsewhere(*arguments: Any, **named: Any) -> Any:
+        def work() -> Any:
+            with torch.enable_grad(), saving(active[-1]):
+                return grad(*arguments, **named)
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(work).result()
+
+    monkeypatch.setattr(recomputation._Stretch, "saving", noted)
+    monkeypatch.setattr(torch.autograd, "grad", elsewhere)
+    differentiate(make(*METHODS["lmcvae"], "sampler.num_steps=8", checkpoints=True))
+    assert len(passes) <= 2 * (1 + 8)
 
 
 # -------------------------------------------------------------------- wrong versions
