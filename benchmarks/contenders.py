@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from metvae_cli.build import Experiment, build_experiment, plain
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer
 from metvae_cli.data.base import Dataset, Split
-from metvae_cli.models.likelihoods import ElementwiseLikelihood
-from metvae_cli.models.vae import VAE
+from metvae_cli.models.perceptron_score import PerceptronScore
 from metvae_cli.tracking.tracker import Silence
 from metvae_cli.training.interruption import Interruption
 
@@ -167,25 +166,21 @@ def training(contender: Contender) -> Run:
 
 
 @contextmanager
-def latents_decoded(model: VAE) -> Iterator[list[int]]:
-    """Inside, each pass of the decoder is noted: how many latent vectors it was given.
+def latents_decoded(decoder: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, the latent vectors of each pass of the decoder are noted, (n, D): it is called, or its closed form is."""
+    passes: list[Tensor] = []
+    parameters = {id(parameter) for parameter in decoder.parameters()}
+    closed = PerceptronScore.__call__
 
-    It is called, or its closed form asks the likelihood for slopes; either is seen from outside of what counts itself.
-    """
-    calls: list[int] = []
-    decoder, likelihood = cast(nn.Module, model.decoder), model.likelihood
-    hook = decoder.register_forward_hook(lambda module, given, output: calls.append(given[0].shape[:-1].numel()))
-    plain = likelihood.slope if isinstance(likelihood, ElementwiseLikelihood) else None
+    def noted(form: PerceptronScore, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if id(form.layers.parameters[0]) in parameters:
+            passes.append(z.detach().flatten(0, -2))
+        return closed(form, z, x)
 
-    def slope(parameters: Tensor, x: Tensor) -> Tensor:
-        calls.append(parameters.shape[:2].numel())
-        return cast(Any, plain)(parameters, x)
-
-    if plain is not None:
-        likelihood.slope = slope  # pyright: ignore[reportAttributeAccessIssue]
+    hook = decoder.register_forward_hook(lambda module, given, output: passes.append(given[0].detach().flatten(0, -2)))
+    PerceptronScore.__call__ = noted
     try:
-        yield calls
+        yield passes
     finally:
         hook.remove()
-        if plain is not None:
-            del likelihood.slope  # pyright: ignore[reportAttributeAccessIssue]
+        PerceptronScore.__call__ = closed

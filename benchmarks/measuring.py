@@ -3,13 +3,16 @@
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.contenders import Run
 
@@ -119,6 +122,50 @@ class SavedBytes:
         if (before == 0) != (before + by == 0):
             self.present += by * storage.nbytes()
             self.peak = max(self.peak, self.present)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of all tensors that are made inside and still there, whoever holds them; `present` now, `peak` at most.
+
+    What `SavedBytes` sees is what autograd is given to keep; here is also what something else keeps in its place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[int, weakref.finalize[..., Any]] = {}
+        self.present = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Torch's way to ask what an operation does in here."""
+        for given in tree_leaves((args, kwargs)):
+            self._note(given, 0)  # unless it is known, it was made outside
+        found = func(*args, **(kwargs or {}))
+        for made in tree_leaves(found):
+            self._note(made, 1)
+        return found
+
+    def _note(self, value: object, inside: int) -> None:
+        if not isinstance(value, Tensor):
+            return
+        storage = value.untyped_storage()
+        place, size = storage._cdata, inside * storage.nbytes()
+        if place not in self._known:
+            self._known[place] = weakref.finalize(storage, self._gone, place, size)
+            self.present += size
+            self.peak = max(self.peak, self.present)
+
+    def _gone(self, place: int, size: int) -> None:
+        del self._known[place]
+        self.present -= size
+
+
+def live_megabytes(run: Run) -> float:
+    """Of all tensors of one iteration at a time, at most."""
+    with LiveBytes() as live:
+        run(1)
+    return live.peak / 2**20
 
 
 def peak_megabytes(run: Run, own: Iterable[Tensor]) -> float:

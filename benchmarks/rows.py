@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import cast
 
+import torch
+from torch import nn
+
 from benchmarks.contenders import Case, Contender, Machine, latents_decoded, make_contender, training
 from benchmarks.floor import floor
-from benchmarks.measuring import Budget, Neighbours, Quartiles, peak_megabytes, take_turns
-from metvae_cli.models.vae import VAE
+from benchmarks.measuring import Budget, Neighbours, Quartiles, live_megabytes, peak_megabytes, take_turns
 
 NOISY = 1.25  # third quartile over the first
 NEIGHBOURS = 0.1  # share of the cores
@@ -96,15 +98,17 @@ def is_noisy(times: Iterable[Quartiles], busy: float) -> bool:
 
 def count_decoded(contender: Contender) -> int:
     """Latent vectors that one iteration decodes."""
-    with latents_decoded(cast(VAE, contender.experiment.learner.model)) as calls:
+    with latents_decoded(cast(nn.Module, contender.experiment.learner.model.decoder)) as passes:
         training(contender)(1)
-    return sum(calls)
+    return sum(map(len, passes))
 
 
 def saved_megabytes(contender: Contender) -> float:
     """Peak memory of one iteration above what was there before."""
     learner = contender.experiment.learner
     own = chain(learner.model.parameters(), learner.sampler.parameters())
+    if learner.sampler.checkpoints and not torch.cuda.is_initialized():
+        return live_megabytes(training(contender))  # what is kept in the graph's place, autograd does not see
     return peak_megabytes(training(contender), own)
 
 

@@ -88,7 +88,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
     seed_everything(spine.seed)
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
     model.to(device).network_dtype = torch.bfloat16 if settings.precision == "bf16-mixed" else None
-    sampler.to(device)
+    sampler.to(device).checkpoints = settings.checkpoint_chain
     wired = {"num_steps": sampler.num_steps}
     objective = cast(Objective, construct(config["objective"], "objective", plugins, wired))
     notes = validate(objective, sampler)
@@ -228,7 +228,7 @@ def validate(objective: Objective, sampler: Sampler) -> list[str]:
     try:
         return objective.validate(sampler)
     except ValueError as error:
-        whole = str(error).startswith("objective=")  # about the choice, and not about one of its keys
+        whole = str(error).startswith(("objective=", "trainer."))  # not about one of the objective's keys
         raise ConfigError(str(error) if whole else key_name("objective", str(error))) from error
 
 

@@ -110,7 +110,7 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
     if sampler.clones:
         raise ConfigError("sampler.cloned_decoder=true: there is no decoder to copy here; set it to false")
     model.to(device)
-    sampler.to(device)
+    sampler.to(device).checkpoints = settings.checkpoint_chain
     target_accept = config["sampler"].get("target_accept", 0.65)
     if config["objective"].get("_target_") is None:
         notes, learner = check_plain(config, sampler), None

@@ -57,11 +57,11 @@ class PerceptronScore:
     """log p(x | z) and its score, of a perceptron decoder and an elementwise likelihood."""
 
     def __init__(self, layers: Layers, likelihood: ElementwiseLikelihood) -> None:
-        self._layers, self._likelihood = layers, likelihood
+        self.layers, self._likelihood = layers, likelihood
 
     def __call__(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value (S, B), for z (S, B, D) and x (B, *event), and its gradient in z. Both differentiable once."""
-        inputs = (self._likelihood, self._layers.activation, x.flatten(1), z, *self._layers.parameters)
+        inputs = (self._likelihood, self.layers.activation, x.flatten(1), z, *self.layers.parameters)
         compute = _LogProbAndScore.apply if torch.is_grad_enabled() else _LogProbAndScore.forward
         value, score, *_ = compute(*inputs)
         return value, score

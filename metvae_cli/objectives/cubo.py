@@ -17,6 +17,7 @@ from torch import Tensor
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import log_mean_exp, without_each
+from metvae_cli.objectives.soundness import checkpoint_notes
 from metvae_cli.objectives.split_gradient import draw, report
 from metvae_cli.samplers.chain import Sampler
 
@@ -54,7 +55,7 @@ class ChiObjective:
         """Refuse a chain, which would not be used (ValueError with the remedy)."""
         if sampler.num_steps > 0:
             raise ValueError("objective=cubo: would not use the sampler; set sampler=none, or objective=metvae")
-        return []
+        return checkpoint_notes(sampler)
 
 
 def upper_bound(log_weights: Tensor, order: float) -> Tensor:

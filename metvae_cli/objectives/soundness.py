@@ -29,6 +29,11 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
         )
     if bookkeeping != "path":
         refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")
+    if sampler.checkpoints and sampler.decisions == "enumerated":
+        raise ValueError(
+            "trainer.checkpoint_chain=true: half of all enumerated histories are of the last step, which would be "
+            "there whole in any case; set it to false, or sampler.decisions=sampled"
+        )
     if bookkeeping == "path" and not sampler.is_adjusted:
         raise ValueError(
             "bookkeeping=path: MetVAE needs steps that accept or reject; set sampler.acceptance=barker and "
@@ -116,4 +121,20 @@ def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
         )
     if sampler.detach_forces and sampler.needs_score:
         found.append("sampler.detach_forces=true: the gradient is biased (scores are treated as constants)")
-    return found
+    return found + checkpoint_notes(sampler)
+
+
+def checkpoint_notes(sampler: Sampler, *, differentiated: bool = True) -> list[str]:
+    """Notes on computing the chain again where that has no effect, or not the whole.
+
+    differentiated: a gradient passes through the chain
+    """
+    if not sampler.checkpoints:
+        return []
+    if sampler.num_steps == 0:
+        return ["trainer.checkpoint_chain=true: has no effect, since there is no chain"]
+    if not differentiated:
+        return ["trainer.checkpoint_chain=true: has no effect, since no gradient passes through this chain"]
+    if sampler.reverse.is_exact:
+        return ["trainer.checkpoint_chain=true: what sampler.reverse=exact looks back on is kept nevertheless"]
+    return []

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from metvae_cli.densities import AnnealedPath, Point
 from metvae_cli.objectives.base import Model, ObjectiveOutput, Posterior, SplitModel
 from metvae_cli.objectives.functionals import Functional, mean
-from metvae_cli.objectives.soundness import refuse_path_options, require_chains_for_scale
+from metvae_cli.objectives.soundness import checkpoint_notes, refuse_path_options, require_chains_for_scale
 from metvae_cli.objectives.weights import density_of, detach, make_path, with_value
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.trajectory import Trajectory
@@ -164,4 +164,4 @@ def unused_by_split(sampler: Sampler) -> list[str]:
         found.append("sampler.detach_forces=true: has no effect, since no gradient passes through this chain")
     if any(kernel.proposal.fixes_noise for kernel in sampler.steps):
         found.append("sampler.noise=fixed: has no effect, since the chain enters no weight")
-    return found
+    return found + checkpoint_notes(sampler, differentiated=False)

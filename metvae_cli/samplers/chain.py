@@ -1,6 +1,7 @@
 """The chain: K kernels applied one after another along a schedule."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from metvae_cli.densities import AnnealedPath, Beta, Frame, Point
 from metvae_cli.kernels.base import Kernel, StepInfo
+from metvae_cli.samplers.recomputation import Recomputation
 from metvae_cli.samplers.reverse import Reverse, Uniform
 from metvae_cli.samplers.schedule import Schedule
 from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
@@ -29,6 +31,8 @@ class Sampler(nn.Module):
         decisions: one history of decisions per chain, drawn, or all of them (`enumeration.py`)
         clones: the target of the moves is a copy of the decoder that is learned apart; see `VAE.clone`
         tracks_spread: trajectories say how far the scores of a batch lie apart
+
+    checkpoints: keep no graph of a step for the backward pass, but compute it again there (`recomputation.py`)
     """
 
     scale: Tensor
@@ -50,6 +54,7 @@ class Sampler(nn.Module):
         self.decisions: Decisions = decisions
         self.clones = clones
         self.tracks_spread = tracks_spread
+        self.checkpoints = False
         self.reverse: Reverse = Uniform() if reverse is None else reverse
         self.precondition: Precondition = precondition
         self.register_buffer("scale", torch.ones(latent_dim))
@@ -113,19 +118,37 @@ class Sampler(nn.Module):
 
     def forward(self, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
         """Run the chain from z (S, B, D): 1 + K evaluations of the path (1 + K * num_leapfrog for HMC)."""
-        return self.run(path.evaluate(z, create_graph=create_graph), path, create_graph=create_graph)
+        again = self._recomputation(z, path, create_graph)
+        evaluate = partial(path.evaluate, z, create_graph=create_graph)
+        initial = evaluate() if again is None else again(evaluate, lambda point: point.z)
+        return self.run(initial, path, create_graph=create_graph, again=again)
 
-    def run(self, initial: Point, path: AnnealedPath, *, create_graph: bool, betas: Tensor | None = None) -> Trajectory:
-        """Run the chain from a point that has been evaluated: K evaluations of the path. betas: as of `iterate`."""
+    def run(
+        self,
+        initial: Point,
+        path: AnnealedPath,
+        *,
+        create_graph: bool,
+        betas: Tensor | None = None,
+        again: Recomputation | None = None,
+    ) -> Trajectory:
+        """Run the chain from a point that has been evaluated: K evaluations of the path. betas: as of `iterate`.
+
+        again: keeps no graph of a step, but computes it again in the backward pass
+        """
         point, records, starts = initial, [], []
         for kernel, beta in zip(self.steps, self._betas(initial.z, betas), strict=True):
             starts.append(self.start_of(point, path, beta))
-            point, info = kernel.step(point, path, beta, create_graph=create_graph)
-            records.append(info)
+            step = partial(kernel.step, point, path, beta, create_graph=create_graph)
+            point, info = step() if again is None else again(step, lambda found: found[0].z)
+            records.append(info if self.reverse.is_exact else info._replace(noise=None))
         return make_trajectory(initial, point, records, starts)
 
     def _betas(self, like: Tensor, betas: Tensor | None) -> Sequence[Beta]:
         return self.schedule.betas(like) if betas is None else betas.to(like).unbind()
+
+    def _recomputation(self, z: Tensor, path: AnnealedPath, create_graph: bool) -> Recomputation | None:
+        return Recomputation(path, z.device) if self.checkpoints and create_graph else None
 
     def start_of(self, point: Point, path: AnnealedPath, beta: Beta) -> StepStart:
         """What the trajectory keeps of the start of a step."""

@@ -24,8 +24,8 @@ class Schedule(nn.Module, ABC):
         """The inverse temperatures, (K,)."""
 
     def betas(self, like: Tensor) -> Sequence[Beta]:
-        """Each inverse temperature: numbers where nothing is learned, else tensors () such as `like`."""
-        return self().tolist() if next(self.parameters(), None) is None else self().to(like).unbind()
+        """Each inverse temperature: tensors () such as `like`, or numbers where nothing is learned."""
+        return self().to(like).unbind()
 
 
 class Constant(Schedule):
@@ -37,6 +37,10 @@ class Constant(Schedule):
         """(K,) ones."""
         return torch.ones(self.num_steps)
 
+    def betas(self, like: Tensor) -> Sequence[Beta]:
+        """K times the number 1."""
+        return [1.0] * self.num_steps
+
 
 class Linear(Schedule):
     """beta_k = k / (K + 1): the path runs from the encoder (beta 0) to the model (beta 1, in the final weight)."""
@@ -45,7 +49,11 @@ class Linear(Schedule):
 
     def forward(self) -> Tensor:
         """(K,) equally spaced inside (0, 1)."""
-        return torch.linspace(0.0, 1.0, self.num_steps + 2)[1:-1]
+        return torch.tensor(self.betas(torch.empty(0)))
+
+    def betas(self, like: Tensor) -> Sequence[Beta]:
+        """The same as numbers."""
+        return [k / (self.num_steps + 1) for k in range(1, self.num_steps + 1)]
 
 
 class Sigmoidal(Schedule):

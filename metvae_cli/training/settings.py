@@ -36,6 +36,8 @@ class TrainerSettings:
         num_nodes: machines
         strategy: how processes train together: ddp, each with the whole model
         precision: 32-true, or bf16-mixed: networks compute in bfloat16, densities and weights stay in single precision
+        checkpoint_chain: keep no graph of a step of the chain for the backward pass, but compute it again there: memory
+            does not grow with the steps, for one more pass of the chain
         profile: measure which operations a few iterations spend their time on
 
     Raises:
@@ -63,6 +65,7 @@ class TrainerSettings:
     num_nodes: int = 1
     strategy: Strategy = "ddp"
     precision: Precision = "32-true"
+    checkpoint_chain: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:

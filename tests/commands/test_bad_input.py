@@ -107,6 +107,11 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("sampler.per_dimension=true sampler.step_size_rule=fixed", ("sampler.per_dimension=true", "learned")),
     ("trainer.inference_iterations=5000", ("trainer.inference_iterations=5000", "never be trained")),
     ("trainer.score_warmup_epochs=-1", ("trainer.score_warmup_epochs=-1", "0 or more")),
+    (
+        "trainer.checkpoint_chain=true sampler.decisions=enumerated",
+        ("trainer.checkpoint_chain=true", "sampler.decisions=sampled"),
+    ),
+    ("trainer.checkpoint_chain=1", ("trainer.checkpoint_chain=1", "true or false")),
     ("trainer.inference_iterations=-1", ("trainer.inference_iterations=-1", "0 or more")),
     ("dataset=gaussian_toy", ("likelihood=bernoulli", "likelihood=gaussian")),
     ("likelihood=gaussian", ("likelihood=gaussian", "digits")),
@@ -244,6 +249,7 @@ def test_a_damaged_checkpoint_is_refused(run: Path, here: Path, capsys: pytest.C
         ("sampler=none objective=iwae objective.num_samples=1", "objective.num_samples=1: the importance-weighted"),
         ("sampler.acceptance=metropolis", "K log 2 = 1.39 nats are lost"),
         ("sampler.detach_forces=true", "sampler.detach_forces=true: the gradient is biased"),
+        ("trainer.checkpoint_chain=true sampler=none objective=elbo", "has no effect, since there is no chain"),
     ],
 )
 def test_what_is_sound_but_odd_runs_with_a_note(

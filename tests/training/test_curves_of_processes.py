@@ -36,6 +36,7 @@ METHODS = {
     "enumerated": ("sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
     "preconditioned": ("sampler.precondition=adapted", "prior=mixture", "dataset.binarization=static"),
     "flow": ("experiment=digits_metvae_flow", "sampler.num_steps=2"),
+    "checkpointed": ("trainer.checkpoint_chain=true", "sampler.acceptance=metropolis", "trainer.log_every=1"),
     "uha": ("experiment=digits_uha", "encoder.head=low_rank"),
     "hoffman": ("experiment=digits_hoffman",),
     "vcd": ("experiment=digits_vcd",),

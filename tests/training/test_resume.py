@@ -15,6 +15,7 @@ METHODS = {
     "langevin": (EPOCHS, "experiment=digits_amcvae", "sampler.num_steps=2", "trainer.kl_warmup_epochs=2"),
     "running": (EPOCHS, "objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
     "enumerated": (EPOCHS, "sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
+    "checkpointed": (EPOCHS, "experiment=digits_uha", "sampler.num_steps=2", "trainer.checkpoint_chain=true"),
     "sgd": (EPOCHS, "sampler=random_walk", "optimizer=sgd", "optimizer.schedule=cosine", "dataset.binarization=static"),
 }
 
@@ -25,7 +26,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name == "checkpointed" else name for name in METHODS]
+)
 @pytest.mark.parametrize(
     "stops",
     [
