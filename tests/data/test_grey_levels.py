@@ -35,19 +35,15 @@ def test_dequantized_levels_are_what_their_noise_makes_of_them() -> None:
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=2**-24)
 
 
-def test_bytes_of_255_become_levels_that_are_drawn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte in every place of a word, once: each level below 255 is left where it is, and no other byte is."""
-    table = torch.arange(256, dtype=torch.uint8).repeat(8, 1).T.contiguous()
-    table = torch.stack([table[:, place].roll(31 * place) for place in range(8)], 1).contiguous()
-    monkeypatch.setattr(Tensor, "random_", lambda words, *limits: words.copy_(table.view(torch.int64).flatten()))
+def test_bytes_of_255_are_drawn_anew_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.arange(2048).remainder(256).to(torch.uint8)
+    monkeypatch.setattr(Tensor, "random_", lambda words, *limits: words.copy_(table.view(torch.int64)))
     torch.manual_seed(0)
-    levels = random_levels(torch.empty(256, 8, dtype=torch.uint8))
-    assert torch.equal(levels[table < 255], table[table < 255])
+    levels = random_levels(torch.empty(1, 2045, dtype=torch.uint8))[0]
     torch.manual_seed(0)
-    again = torch.randint(0, 255, (8, 8), dtype=torch.uint8)
-    rows = (table == 255).any(1).nonzero().flatten()
-    assert len(rows) == 8, "the eight bytes of 255 stand in words of their own"
-    assert torch.equal(levels[table == 255], again[table[rows] == 255])
+    again = torch.randint(0, 255, (8,), dtype=torch.uint8)
+    expected = torch.where(table == 255, again.repeat_interleave(256), table)
+    assert torch.equal(levels, expected[:2045])
 
 
 def distance_from_uniform(levels: Tensor) -> float:
