@@ -31,6 +31,10 @@ IMAGES = 60_000
 NEVER = 1_000_000_000
 
 
+class NotFiniteError(Exception):
+    """Steps were skipped since loss or gradient was not finite: their time is not that of a step."""
+
+
 class Method(NamedTuple):
     """kind: of its floor. words: beside those of its experiment. steps: K, where it is not the one asked for."""
 
@@ -151,7 +155,7 @@ def make_contender(case: Case, machine: Machine) -> Contender:
 
 
 def training(contender: Contender) -> Run:
-    """The iterations of its training loop."""
+    """The iterations of its training loop, which raise NotFiniteError where one is skipped."""
     trainer = make_trainer(contender.experiment, Path(), Silence(), Interruption())
     index = torch.arange(len(contender.x))
 
@@ -159,8 +163,8 @@ def training(contender: Contender) -> Run:
         for _ in range(count):
             trainer._iteration(index)
             trainer.state.iteration += 1
-        if trainer.state.bad_steps:
-            raise RuntimeError(f"{trainer.state.bad_steps} steps were not finite, and so were not timed whole")
+            if trainer.state.bad_steps:
+                raise NotFiniteError(f"step {trainer.state.iteration} was not finite, and so was not made")
 
     return run
 

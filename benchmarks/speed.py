@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 
 from benchmarks import growth, loop, rows
-from benchmarks.contenders import METHODS, NETS, Machine, cases, write_images
+from benchmarks.contenders import METHODS, NETS, Case, Machine, NotFiniteError, cases, write_images
 from benchmarks.measuring import Budget, load, machine_lines
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import did_you_mean
@@ -119,7 +119,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit status."""
+    """Measure and print; returns the exit status, 1 where a row could not be measured."""
     made = parser()
     asked = made.parse_args(argv)
     if asked.figure is not None and not asked.growth:
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.error(str(error))
     if asked.json is not None:
         asked.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return 1 if any("error" in row for part in ("rows", "loop", "growth") for row in report.get(part, [])) else 0
 
 
 def measure(asked: argparse.Namespace, machine: Machine) -> Report:
@@ -163,10 +163,26 @@ def table(asked: argparse.Namespace, machine: Machine, budget: Budget, words: tu
     print(rows.HEAD + ("   RSS MB" if asked.rss else ""), flush=True)
     found = []
     for case in cases(asked.net, asked.methods or [*METHODS], asked.steps, words):
-        row = rows.measure(case, machine, budget, rss=asked.rss)
-        print(rows.line(row), flush=True)
-        found.append(rows.record(row))
+        found.append(
+            attempt(
+                case,
+                lambda case=case: rows.record(rows.measure(case, machine, budget, rss=asked.rss)),
+                lambda row: rows.line(rows.Row(**row)),
+            )
+        )
     return found
+
+
+def attempt(case: Case, measured: Callable[[], Report], line: Callable[[Report], str]) -> Report:
+    """A row, printed; of one that cannot be measured the reason, under `error`. The others go on."""
+    try:
+        row = measured()
+    except NotFiniteError as error:
+        row = {"net": case.net, "method": case.method, "steps": case.steps, "error": str(error)}
+        print(f"{case.net:6}{case.method:12}{case.steps:3}  not measured: {error}", flush=True)
+    else:
+        print(line(row), flush=True)
+    return row
 
 
 def through_the_loop(
@@ -178,8 +194,11 @@ def through_the_loop(
     found = []
     for case in cases(asked.net, methods, asked.steps[:1], words):
         iterations = LOOP_ITERATIONS[case.net] // (10 if asked.quick else 1)
-        found.append(loop.measure_loop(case, machine, budget, iterations))
-        print(loop.line(found[-1]), flush=True)
+        found.append(
+            attempt(
+                case, lambda case=case, count=iterations: loop.measure_loop(case, machine, budget, count), loop.line
+            )
+        )
     return found
 
 
@@ -190,10 +209,15 @@ def grow(asked: argparse.Namespace, machine: Machine, budget: Budget, words: tup
         sweeps = (growth.QUICK if asked.quick else growth.VALUES)[net]
         threads = {} if asked.quick or machine.device != "cpu" else {"threads": growth.thread_counts()}
         for quantity, values in (sweeps | threads).items():
-            found.append(growth.measure_growth(net, quantity, values, machine, budget, words))
-            print("\n".join(growth.lines(found[-1])), flush=True)
+            found.append(
+                attempt(
+                    Case(net, quantity, growth.STEPS),
+                    lambda net=net, of=(quantity, values): growth.measure_growth(net, *of, machine, budget, words),
+                    lambda grown: "\n".join(growth.lines(grown)),
+                )
+            )
     if asked.figure is not None:
-        growth.draw(found, asked.figure)
+        growth.draw([one for one in found if "error" not in one], asked.figure)
     return found
 
 

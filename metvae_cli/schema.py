@@ -9,7 +9,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from metvae_cli.errors import ConfigError
 
@@ -92,7 +92,7 @@ def check(target: Callable[..., Any], given: Mapping[str, Any], where: str, wire
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     signature = inspect.signature(target).parameters
     parameters = {name: parameter for name, parameter in signature.items() if parameter.kind not in variadic}
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     for key in given:
         if key not in parameters or key in wired:
             settable = [name for name in parameters if name not in wired]
@@ -111,6 +111,8 @@ def check(target: Callable[..., Any], given: Mapping[str, Any], where: str, wire
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is of the annotated type. An integer is a float; a boolean is no number."""
     origin = get_origin(hint)
+    if origin is Annotated:
+        return fits(value, get_args(hint)[0])
     if hint is Any or (isinstance(hint, type) and hint not in (int, float, bool, str)):
         return True
     if origin is Literal:
@@ -127,7 +129,9 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def expectation(value: Any, hint: Any) -> str:
-    """What was expected, in words."""
+    """What was expected, in words: those that a type is annotated with, if it is."""
+    if get_origin(hint) is Annotated:
+        return f"expected {get_args(hint)[1]}"
     if get_origin(hint) is Literal:
         choices = [str(choice) for choice in get_args(hint)]
         near = difflib.get_close_matches(str(value), choices, n=1)

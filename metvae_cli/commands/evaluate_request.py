@@ -8,6 +8,7 @@ from metvae_cli.data.base import require_at_least
 from metvae_cli.evaluation.annealing import AnnealingSettings
 from metvae_cli.evaluation.frozen import Precision
 from metvae_cli.schema import call
+from metvae_cli.training.device import DeviceName
 
 SplitName = Literal["test", "valid", "train"]
 ProposalName = Literal["encoder", "overdispersed", "retrained"]
@@ -120,7 +121,7 @@ class General:
         diagnostics: Sequence[DiagnosticName] = ("sampler", "latent"),
         precision: Precision = "double",
         seed: int = 0,
-        device: str = "auto",
+        device: DeviceName = "auto",
         threads: int | None = None,
         plugins: Sequence[str] = (),
     ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from metvae_cli.evaluation.inpainting import MaskName
+from metvae_cli.training.device import DeviceName
 
 PictureName = Literal[
     "prior", "reconstructions", "chain", "interpolation", "traversal", "neighbours", "inpainting", "latent"
@@ -51,7 +52,7 @@ class Request:
     frames: int = 10
     arrays: bool = False
     seed: int = 0
-    device: str = "auto"
+    device: DeviceName = "auto"
     plugins: Sequence[str] = ()
 
     def __post_init__(self) -> None:

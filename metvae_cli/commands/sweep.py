@@ -1,4 +1,4 @@
-"""A command once or, with -m, in a sweep: several jobs of which none depends on another's fate.
+"""A sweep: several jobs of which none depends on another's fate.
 
 The table at the end, and what a sweep that goes on has left to do, come from the files in the directories of the jobs:
 neither depends on which launcher ran them, or on this process having lived through all of them.
@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from metvae_cli.commands.hydra_entry import options_first, override_value, run_once, run_with_hydra, stamped
+from metvae_cli.commands.hydra_entry import run_with_hydra, stamped
 from metvae_cli.commands.sweep_job import SweepJob, this_process
 from metvae_cli.commands.sweep_plan import SweepPlan, plan_sweep
 from metvae_cli.commands.sweep_search import open_search, run_search, search_lines
@@ -33,37 +32,23 @@ Task = Callable[[DictConfig], Any]
 Resume = Callable[[Path, Sequence[str]], Any]
 
 
-def run_or_sweep(command: str, argv: Sequence[str], task: Task, resume: Resume | None = None) -> int:
-    """Run a command as the words say; returns the exit status.
+def run_sweep(command: str, argv: Sequence[str], words: Sequence[str], task: Task, resume: Resume | None) -> int:
+    """Run all jobs, then print the table; returns the exit status.
 
     Args:
         command: train, infer, ...
-        argv: the words after it
-        task: starts a run from a configuration
-        resume: goes on with the run in a directory; None where a run has no checkpoints
+        argv: the words after it; words: the same, options first
+        task, resume: as of `run_or_sweep`
 
     Raises:
         ConfigError: cannot be done; nothing is left behind
-        RunError: a single run failed, or the launcher of a sweep did
+        RunError: the launcher of the sweep failed
         Interrupted: a signal came; everything is saved
     """
-    words = options_first(argv, command)
-    if not is_sweep_asked_for(words):
-        run_once(task, command, words)
-        return 0
     if rank_and_size()[1] > 1:
         raise ConfigError("-m: was started as one of several processes; leave torchrun out, each job starts its own")
     with stamped():
         return _sweep(plan_sweep(command, words), ("metvae", command, *argv), task, resume)
-
-
-def is_sweep_asked_for(words: Sequence[str]) -> bool:
-    """Whether jobs are to run, and several; with --help or --cfg none is."""
-    given = get_args_parser().parse_args(list(words))
-    looks_only = (given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)
-    resumed = override_value(words, "sweep.resume") not in (None, "null")
-    several = given.multirun or resumed or (override_value(words, "hydra.mode") or "").upper() == "MULTIRUN"
-    return several and not any(looks_only)
 
 
 def _sweep(plan: SweepPlan, argv: tuple[str, ...], task: Task, resume: Resume | None) -> int:

@@ -22,8 +22,8 @@ from metvae_cli.commands.hydra_entry import (
     plugins_in,
     store_words,
 )
+from metvae_cli.commands.run_or_sweep import run_or_sweep
 from metvae_cli.commands.stored_run import changed, log_to
-from metvae_cli.commands.sweep import run_or_sweep
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import read_status, write_status

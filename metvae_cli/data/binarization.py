@@ -5,7 +5,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from metvae_cli.data.base import Binarization, Dataset, Split, Support, dequantized
+from metvae_cli.data.base import Binarization, Dataset, Split, Support
+from metvae_cli.data.grey_levels import dequantized
 
 # First level whose value in [0, 1] is at least one half: 127 / 255 < 0.5 < 128 / 255.
 HALF_LEVEL = 128

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from arviz_stats.base.array import array_stats
 from torch import Tensor
 
 
@@ -16,7 +15,7 @@ def r_hat(draws: Tensor) -> Tensor:
     NaN where no answer can be trusted: fewer than two chains or four draws, a coordinate that is not finite, or one of
     whose chains never moved.
     """
-    return _of_sound(array_stats.rhat, draws, least_chains=2, method="rank")
+    return _of_sound(_array_stats().rhat, draws, least_chains=2, method="rank")
 
 
 def effective_size(draws: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def effective_size(draws: Tensor) -> Tensor:
 
     ArviZ gives a constant chain the size of independent draws; here a chain that never moved has none.
     """
-    return _of_sound(array_stats.ess, draws, least_chains=1, method="bulk")
+    return _of_sound(_array_stats().ess, draws, least_chains=1, method="bulk")
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:
@@ -42,11 +41,18 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     varies = torch.isfinite(values).all(0) & ((values.max(0).values - values.min(0).values) > 1e-10)
     if num_samples >= 25 and varies.any():
         with np.errstate(all="ignore"):
-            _, found = array_stats.psislw(-values[:, varies].T.numpy(), axis=-1)  # it takes minus log-weights
+            _, found = _array_stats().psislw(-values[:, varies].T.numpy(), axis=-1)  # it takes minus log-weights
         k[varies] = torch.from_numpy(np.atleast_1d(np.asarray(found, dtype=np.float64)))
     if num_samples >= 25:
         k[torch.isfinite(values).all(0) & ~varies] = -torch.inf  # all weights are the same: no tail at all
     return k
+
+
+def _array_stats() -> Any:
+    # Imported here: it brings half of SciPy, which takes longer than all else that comes before a first iteration.
+    from arviz_stats.base.array import array_stats
+
+    return array_stats
 
 
 def _of_sound(statistic: Callable[..., Any], draws: Tensor, least_chains: int, method: str) -> Tensor:

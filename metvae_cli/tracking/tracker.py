@@ -1,5 +1,6 @@
 """The tracker of a training run: TensorBoard, metrics.csv, pictures and progress."""
 
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
@@ -11,6 +12,7 @@ from metvae_cli.tracking.console import console
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.tensorboard import Board
 
+_MOVES_PER_SECOND = 4
 Pictures = Callable[[], Mapping[str, Tensor]]
 
 
@@ -47,7 +49,9 @@ class RunTracker:
             console=console(),
             disable=not console().is_terminal,
             transient=True,
+            refresh_per_second=_MOVES_PER_SECOND,
         )
+        self._moves_at = 0.0
         self._task = self._bar.add_task("train", epoch="1", bound="-", total=None)
 
     def __enter__(self) -> "RunTracker":
@@ -81,10 +85,11 @@ class RunTracker:
                 self.board.image(step, f"{prefix}{name}", image)
 
     def progress(self, epoch: int, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar, a few times per second."""
         self._each_iteration()
-        if self._bar.disable:
+        if self._bar.disable or (now := time.monotonic()) < self._moves_at:
             return
+        self._moves_at = now + 1 / _MOVES_PER_SECOND
         whole = total * self._max_epochs
         self._bar.update(
             self._task, completed=epoch * total + done, total=whole, epoch=f"{epoch + 1}/{self._max_epochs}"

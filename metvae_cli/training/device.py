@@ -4,12 +4,14 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from metvae_cli.errors import ConfigError
 
+DeviceName = Annotated[str, "one of auto, cpu, cuda, cuda:N, mps"]
 # Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
 # and many times longer where something else runs.
 _SMALL = 200_000

@@ -9,7 +9,7 @@ Alone there is nothing to exchange, and nothing of this is computed.
 import signal
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.kernels.adaptation import Outcome
 from metvae_cli.objectives.base import ObjectiveOutput
 from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.metrics import Metrics
 from metvae_cli.training.processes import Processes, Share, put_together, share_out
 
 
@@ -59,8 +60,8 @@ class Exchange:
         self.check()
 
     def batch(
-        self, output: ObjectiveOutput, parameters: Sequence[nn.Parameter], metrics: Mapping[str, Tensor], share: Share
-    ) -> tuple[Tensor, int, dict[str, Tensor], Outcome]:
+        self, output: ObjectiveOutput, parameters: Sequence[nn.Parameter], metrics: Metrics, share: Share
+    ) -> tuple[Tensor, int, Metrics, Outcome]:
         """Loss, decoder evaluations, metrics and outcome of a training batch. Its gradients replace those of the share.
 
         output, metrics: of the share
@@ -68,21 +69,19 @@ class Exchange:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         weighted = [share.weight * gradient for gradient in gradients]
         told = share_out(output.outcome, share)
-        own = [output.loss, *metrics.values()]
+        own = torch.cat([output.loss.detach().view(1), metrics.values.to(output.loss)])
         done, *summed = self._sum([torch.tensor([float(output.evaluations)]), *weighted, *told], own, share)
         for gradient, mean in zip(gradients, summed, strict=False):
             gradient.copy_(mean)
         outcome = put_together(summed[len(gradients) : len(gradients) + len(told)], output.outcome)
-        loss, *values = summed[-1]
+        loss, values = summed[-1][0], summed[-1][1:]
         evaluations = int(done.item()) // (self.processes.size if share.is_whole else 1)
-        return loss, evaluations, dict(zip(metrics, values, strict=True)), outcome
+        return loss, evaluations, metrics._replace(values=values), outcome
 
-    def held_out(
-        self, metrics: Mapping[str, Tensor], log_weights: Tensor, share: Share
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def held_out(self, metrics: Metrics, log_weights: Tensor, share: Share) -> tuple[Metrics, Tensor]:
         """Metrics and log-weights (S, B) of a held-out batch, from those of a share."""
-        weights, values = self._sum([share.placed(log_weights, 1)], list(metrics.values()), share)
-        return dict(zip(metrics, values, strict=True)), weights
+        weights, values = self._sum([share.placed(log_weights, 1)], metrics.values, share)
+        return metrics._replace(values=values), weights
 
     def mean_of_parts(self, parts: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
         """Means over a batch of what is there of a share's; nothing is exchanged where nothing is."""
@@ -103,14 +102,12 @@ class Exchange:
                 "random numbers in another way than torch's, or differently in each process?"
             )
 
-    def _sum(self, tensors: Sequence[Tensor], means: Sequence[Tensor], share: Share) -> list[Tensor]:
-        """Sums of tensors, and last the means over the batch of some numbers, beside what all agree on."""
-        like = means[0].detach()
-        numbers = share.weight * torch.stack([mean.detach().to(like) for mean in means])
+    def _sum(self, tensors: Sequence[Tensor], means: Tensor, share: Share) -> list[Tensor]:
+        """Sums of tensors, and last the means (N,) over the batch of some numbers, beside what all agree on."""
         stop = float(self.interruption.asked() is not None)
         seconds = (time.monotonic() - self._started) / self.processes.size
-        flags = torch.tensor([stop, seconds], dtype=like.dtype, device=like.device)
-        *summed, numbers, flags = self.processes.sum([*tensors, numbers, flags])
+        flags = torch.tensor([stop, seconds], dtype=means.dtype, device=means.device)
+        *summed, numbers, flags = self.processes.sum([*tensors, share.weight * means, flags])
         asked, self._agreed_seconds = flags.tolist()
         self._asked_to_stop = self._asked_to_stop or asked > 0
         return [*summed, numbers]

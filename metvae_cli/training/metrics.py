@@ -1,8 +1,12 @@
 """The numbers that are logged, and their running means."""
 
+import functools
+import re
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +15,20 @@ from metvae_cli.models.base import TrainedModel
 from metvae_cli.objectives.base import ObjectiveOutput
 
 
+class Metrics(NamedTuple):
+    """Named numbers. values: (N,), one for each name."""
+
+    names: tuple[str, ...]
+    values: Tensor
+
+    def plus(self, name: str, value: Tensor) -> "Metrics":
+        """One more, ()."""
+        return Metrics((*self.names, name), torch.cat([self.values, value.detach().view(1).to(self.values)]))
+
+
 @torch.no_grad()
-def batch_metrics(output: ObjectiveOutput, model: TrainedModel, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
-    """Means over a batch, each (); nats per datum where they are log-quantities.
+def batch_metrics(output: ObjectiveOutput, model: TrainedModel, likelihood_weight: float = 1.0) -> Metrics:
+    """Means over a batch; nats per datum where they are log-quantities.
 
     bound: the objective's bound on log p(x)
     the terms of the model, for an auto-encoder `reconstruction` and `kl`
@@ -21,20 +36,25 @@ def batch_metrics(output: ObjectiveOutput, model: TrainedModel, likelihood_weigh
     effective_samples: (sum w)^2 / sum w^2, between 1 and S
     accept_k: acceptance probability of step k; moved_k, divergent_k: shares of moves made and of divergences
     """
-    weights = output.log_weights
-    metrics = {
-        "bound": output.bound.mean(),
-        **model.terms(output.initial, output.final, likelihood_weight),
-        "log_weight_variance": weights.var(0, unbiased=False).mean(),
-        "effective_samples": (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp().mean(),
-    }
-    accept, divergent = output.info.accept_prob.mean((1, 2)), output.info.divergent.float().mean((1, 2))
-    moved = output.info.accepted.float().mean((1, 2))
-    for k in range(len(accept)):
-        metrics[f"accept_{k + 1}"] = accept[k]
-        metrics[f"moved_{k + 1}"] = moved[k]
-        metrics[f"divergent_{k + 1}"] = divergent[k]
-    return metrics
+    weights, info = output.log_weights, output.info
+    terms = model.terms(output.initial, output.final, likelihood_weight)
+    numbers = [output.bound.mean(), *terms.values()]
+    if len(weights) > 1:
+        numbers += [weights.var(0, unbiased=False).mean(), weights.softmax(0).square().sum(0).reciprocal().mean()]
+    else:
+        numbers += [weights.new_zeros(()), weights.new_ones(())]
+    values = torch.stack(numbers)
+    num_steps = len(info.accepted)
+    if num_steps:
+        kinds = [info.accept_prob, info.accepted.to(info.accept_prob), info.divergent.to(info.accept_prob)]
+        values = torch.cat([values, torch.stack(kinds, 1).mean((2, 3)).flatten().to(values)])  # step by step
+    return Metrics(_names(tuple(terms), num_steps), values)
+
+
+@functools.cache
+def _names(terms: tuple[str, ...], num_steps: int) -> tuple[str, ...]:
+    steps = [f"{kind}_{k + 1}" for k in range(num_steps) for kind in ("accept", "moved", "divergent")]
+    return ("bound", *terms, "log_weight_variance", "effective_samples", *steps)
 
 
 def weighted_loss(output: ObjectiveOutput, score_weight: float) -> Tensor:
@@ -71,6 +91,17 @@ def peak_memory_mb() -> float:
     """Peak memory of the process: on the CUDA device if one is in use, else resident in MB."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
+    return peak_resident_mb()
+
+
+def peak_resident_mb(status: Path = Path("/proc/self/status")) -> float:
+    """Largest resident size of this program in MB.
+
+    status: where Linux tells it. What the system call says there begins with the largest size of the process that
+        started this one.
+    """
+    if status.is_file() and (told := re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)):
+        return int(told.group(1)) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -83,18 +114,18 @@ class RunningMean:
         self._totals = torch.tensor(list((totals or {}).values()), dtype=torch.float64)
         self.count = count
 
-    def add(self, values: Mapping[str, Tensor], count: int) -> None:
+    def add(self, metrics: Metrics, count: int) -> None:
         """Add means over `count` data. Stays on the device: nothing is read back here.
 
         Raises:
             ValueError: other names than before
         """
-        terms = torch.stack([value.detach() for value in values.values()]).double() * count
+        names, values = metrics
         if not self._names:
-            self._names, self._totals = tuple(values), torch.zeros_like(terms)
-        if self._names != tuple(values):
-            raise ValueError(f"means of {', '.join(values)} are not those of {', '.join(self._names)}")
-        self._totals = self._totals.to(terms.device) + terms
+            self._names, self._totals = names, torch.zeros_like(values, dtype=torch.float64)
+        if self._names != names:
+            raise ValueError(f"means of {', '.join(names)} are not those of {', '.join(self._names)}")
+        self._totals = self._totals.to(values.device).add_(values.detach(), alpha=count)
         self.count += count
 
     def means(self) -> dict[str, float]:

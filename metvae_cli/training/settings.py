@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from metvae_cli.training.device import DeviceName
+
 Strategy = Literal["ddp"]
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -44,7 +46,7 @@ class TrainerSettings:
         ValueError: a number is out of range
     """
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     max_epochs: int = 100
     max_iterations: int | None = None
     max_seconds: float | None = None

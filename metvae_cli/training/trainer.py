@@ -133,7 +133,8 @@ class Trainer:
         learner, kl_weight = self.learner, self.settings.kl_weight(self.state.epoch)
         share = share_of(self.processes, len(index))
         x = share.batch(learner.dataset, index.to(learner.dataset.train.values.device))
-        self.modules.train()
+        if not (learner.model.training and learner.sampler.training):
+            self.modules.train()
         with share.draws():
             output = learner.objective(learner.model, learner.sampler, x, 1 / kl_weight)
         learner.optimizer.zero_grad(set_to_none=True)
@@ -153,14 +154,14 @@ class Trainer:
             self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight * score_weight)
         norm = clip_gradients(self.parameters, self.settings.clip_norm)
         self.state.evaluations += evaluations
-        if not (torch.isfinite(norm) and torch.isfinite(loss)):
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             self._bad_step()
             return
         self.state.consecutive_bad_steps = 0
         learner.optimizer.step()
         for adaptation in learner.adaptations:
             adaptation.update(outcome)
-        self.running.add({**metrics, "gradient_norm": norm}, len(index))
+        self.running.add(metrics.plus("gradient_norm", norm), len(index))
 
     def _bad_step(self) -> None:
         self.state.bad_steps += 1

@@ -14,6 +14,7 @@ from benchmarks.contenders import METHODS, Case, Contender, Machine, latents_dec
 from benchmarks.floor import floor, value_and_gradient
 from benchmarks.measuring import Budget, SavedBytes, take_turns
 from benchmarks.rows import Row, count_decoded, resident_megabytes, saved_megabytes
+from metvae_cli.training.trainer import Trainer
 from tests.runs import own_globals
 
 TINY = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "dataset.batch_size=4")
@@ -61,6 +62,27 @@ def test_the_quick_table_has_every_method_and_column(
         assert row["peak_mb"] > 0
     printed = capsys.readouterr().out
     assert all(f"fc400 {method}" in printed for method in METHODS)
+
+
+def test_a_row_whose_steps_are_not_finite_is_said_and_the_others_go_on(
+    bench: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iteration = Trainer._iteration
+
+    def spoiled(self: Trainer, index: Tensor) -> None:
+        if self.learner.objective.num_samples == 50 and self.state.iteration == 1:
+            nn.init.constant_(self.parameters[0], float("nan"))
+        iteration(self, index)
+
+    monkeypatch.setattr(Trainer, "_iteration", spoiled)
+    path = tmp_path / "speed.json"
+    assert run("--table", "--methods", "vae,iwae50,renyi", "--json", str(path)) == 1
+    found = {row["method"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    assert found.keys() == {"vae", "iwae50", "renyi"}
+    assert found["iwae50"]["error"] == "step 2 was not finite, and so was not made"
+    assert min(found["vae"]["ms"], found["renyi"]["ms"]) > 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fc400")]
+    assert ["not measured: step 2" in line for line in lines] == [False, True, False]
 
 
 def test_growth_has_a_law_and_a_figure(bench: None, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     # what is not there
     ("trainer.device=cuda:99", ("trainer.device=cuda:99", "there is cpu")),
     ("trainer.device=tpu", ("trainer.device=tpu", "there is cpu")),
+    ("trainer.device=2", ("trainer.device=2: expected one of auto, cpu, cuda, cuda:N, mps",)),
     ("dataset=mnist dataset.download=false", ("dataset.root=data", "train-images-idx3-ubyte", "dataset.download=true")),
     ("resume=nowhere", ("resume=nowhere", "no run is there")),
     ("resume=nowhere seed=3", ("seed=3", "resume")),

@@ -1,4 +1,4 @@
-"""Sweeps: what directories are called, who runs the jobs, what failed, and how a sweep that was cut off goes on."""
+"""Sweeps: what directories are called, what failed, and how a sweep that was cut off goes on."""
 
 import json
 import os
@@ -9,19 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 
-from metvae_cli.commands import sweep_plan
 from metvae_cli.commands.job_name import job_name
-from metvae_cli.commands.sweep_plan import plan_sweep
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import Spine, call
 from metvae_cli.tracking.run_directory import stop_file
 from tests.endings import assert_same_end, jobs_of, status, times, wait_for_epoch
-from tests.runs import TINY, command, environment, files, infer, metvae, own_globals, start, train
+from tests.runs import TINY, command, environment, files, infer, metvae, start, train
 
 WORDS = (*TINY, "trainer.max_epochs=5", "trainer.checkpoint_seconds=0.1", "seed=0,1,2")
+
 SHORT = ("trainer.max_epochs=1", "trainer.test_samples=1")
 
 
@@ -190,77 +187,6 @@ def test_directories_of_the_users_own_making(here: Path, capsys: pytest.CaptureF
 # Launchers
 
 
-@pytest.mark.parametrize(
-    ("words", "processes", "threads"),
-    [
-        ((), 0, None),
-        (("hydra/launcher=joblib",), 6, 1),
-        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=3"), 3, 2),
-        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=-5"), 4, 2),
-        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=1"), 0, None),
-        (("hydra/launcher=local_jobs",), 2, 4),
-        (("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"), 2, 4),
-        (("hydra/launcher=local_processes",), 6, 1),
-        (("hydra/launcher=slurm",), 6, 4),
-        (("hydra/launcher=submitit_slurm",), 6, None),
-    ],
-)
-def test_threads_are_shared_out(
-    words: tuple[str, ...], processes: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep_plan, "_cores", lambda: 8)
-    monkeypatch.setenv("METVAE_STAMP", "now")
-    with own_globals():
-        plan = plan_sweep("train", ["-m", "seed=range(0,3)", "sampler=hmc,langevin", *words])
-    assert (plan.jobs, plan.processes, plan.threads) == (6, processes, threads)
-    assert plan.same == []
-
-
-@pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "local_jobs", "slurm"])
-def test_a_launcher_that_is_not_installed_is_named(
-    name: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Plugins.instance()
-    known = ConfigStore.instance().repo["hydra"]["launcher"]
-    for plugin in ("joblib", "submitit_local", "submitit_slurm"):
-        monkeypatch.delitem(known, f"{plugin}.yaml")
-    assert train("-m", "seed=0,1", f"hydra/launcher={name}") == 2
-    assert "is not installed; pip install 'metvae[sweep]'" in capsys.readouterr().err.splitlines()[0]
-    assert files(here) == set()
-
-
-def sweep_in_a_process(here: Path, *words: str, threads: str = "1") -> "subprocess.CompletedProcess[str]":
-    everything = command("train", "-m", *TINY, *SHORT, *words, "hydra.sweep.dir=sweep")
-    many = environment() | {"OMP_NUM_THREADS": threads}
-    return subprocess.run(everything, cwd=here, env=many, capture_output=True, text=True)
-
-
-def test_jobs_side_by_side_share_the_machine_and_the_terminal(tmp_path: Path) -> None:
-    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "encoder.hidden=[512,512]", "optimizer.lr=1e-3,-1")
-    result = sweep_in_a_process(tmp_path, *words, threads="64")
-    good, bad = jobs_of(tmp_path / "sweep")
-    assert (result.returncode, status(good), status(bad)) == (1, "finished", "failed")
-    assert f"{bad.name} failed: optimizer.lr=-1" in result.stderr
-    assert f"{good.name}: finished" in result.stderr
-    assert "epoch 1" not in result.stderr  # which of them that is, nobody could tell
-    assert "epoch 1" in (good / "train.log").read_text()
-    assert "optimizer.lr=-1" in (bad / "train.log").read_text()
-    assert "test bound" not in result.stdout
-    assert "sweep: 1 finished, 1 failed" in result.stdout
-    share = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert f"cpu, {share} threads" in (good / "train.log").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["submitit_local", "local_processes"])
-def test_jobs_that_submitit_starts_on_this_machine(tmp_path: Path, launcher: str) -> None:
-    result = sweep_in_a_process(tmp_path, f"hydra/launcher={launcher}", "seed=0,-1")
-    assert [status(job) for job in jobs_of(tmp_path / "sweep")] == ["finished", "failed"]
-    assert (result.returncode, "sweep: 1 finished, 1 failed" in result.stdout) == (1, True)
-    manifest = json.loads((tmp_path / "sweep" / "00_seed=0" / "manifest.json").read_text())
-    assert manifest["starts"][0]["argv"][:3] == ["metvae", "train", "-m"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=local_jobs",), ("hydra/launcher=local_processes",)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -299,23 +225,6 @@ def test_a_job_that_a_cluster_puts_back_into_the_queue_resumes(tmp_path: Path, f
     assert process.returncode == 0, errors
     assert len(json.loads((job / "manifest.json").read_text())["starts"]) == 2
     assert_same_end(job, finished / "sweep" / job.name)
-
-
-def test_what_slurm_is_asked_for(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    programs = here / "programs"
-    programs.mkdir()
-    for name, text in (("srun", "exit 0"), ("sbatch", f'cp "$1" {here}/script; exit 1')):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    assert train("-m", "seed=0,1,2", "hydra/launcher=slurm", "hydra.launcher.partition=gpu") == 1
-    asked = {line.removeprefix("#SBATCH --") for line in (here / "script").read_text().splitlines()}
-    resources = {"array=0-2%3", "cpus-per-task=4", "gpus-per-node=1", "mem=16GB", "time=1440", "partition=gpu"}
-    assert asked >= resources | {"signal=USR2@120", "nodes=1", "job-name=train"}
-    assert any("submitit.core._submit" in line for line in asked)
-    assert "not every job could be run" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

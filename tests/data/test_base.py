@@ -3,25 +3,12 @@
 import pytest
 import torch
 
-from metvae_cli.data.base import Dataset, Split, as_float, epoch_order, require_at_least, spread_over
+from metvae_cli.data.base import Dataset, Split, epoch_order, require_at_least, spread_over
 
 
 def make_dataset(*, redraw: bool) -> Dataset:
     grey = Split(torch.full((4, 1, 20, 20), 128, dtype=torch.uint8), torch.arange(4))
     return Dataset("grey", grey, grey, grey, support="binary", redraw=redraw)
-
-
-def test_as_float_maps_grey_levels_to_the_unit_interval() -> None:
-    levels = torch.tensor([0, 51, 255], dtype=torch.uint8)
-    x = as_float(levels)
-    assert x.dtype == torch.float32
-    torch.testing.assert_close(x, torch.tensor([0.0, 0.2, 1.0]))
-    assert levels.tolist() == [0, 51, 255], "the stored levels were changed"
-
-
-def test_as_float_leaves_floats_unchanged() -> None:
-    x = torch.tensor([-3.0, 300.0])
-    assert torch.equal(as_float(x), x)
 
 
 def test_redrawn_batches_differ_and_held_out_data_do_not() -> None:

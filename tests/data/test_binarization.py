@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metvae_cli.data.base import Binarization, Dataset, Split, as_float
+from metvae_cli.data.base import Binarization, Dataset, Split
 from metvae_cli.data.binarization import binarized_dataset, require_binarization
+from metvae_cli.data.grey_levels import as_float
 
 LEVELS = torch.tensor([0, 127, 128, 255], dtype=torch.uint8)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from metvae_cli.data import binarized_mnist
-from metvae_cli.data.base import as_float
 from metvae_cli.data.binarized_mnist import AMAT, MAT, NPZ, BinarizedMNIST
+from metvae_cli.data.grey_levels import as_float
 from tests.data.official_files import amat, flipped, load_error, mat, npz, write_files, zipped
 
 COUNTS = {"train": 6, "valid": 3, "test": 2}

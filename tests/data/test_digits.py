@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from sklearn.datasets import load_digits
 
+from metvae_cli.data import digits
 from metvae_cli.data.base import Dataset
 from metvae_cli.data.digits import Digits
 from metvae_cli.errors import ConfigError
@@ -72,3 +75,20 @@ def test_held_out_parts_must_leave_training_data() -> None:
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Digits(**arguments)
+
+
+def test_the_file_that_is_read_is_what_scikit_learn_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ink, labels = load_digits(return_X_y=True)
+    expected = np.column_stack([ink, labels])
+
+    def noted(**options: bool) -> Any:
+        asked.append("scikit-learn")
+        return load_digits(**options)
+
+    monkeypatch.setattr(sklearn.datasets, "load_digits", noted)
+    assert np.array_equal(digits._table(), expected)
+    assert asked == []
+    monkeypatch.setattr(digits, "FILE", ("somewhere", "else.csv"))
+    assert np.array_equal(digits._table(), expected)
+    assert asked == ["scikit-learn"], "where the file is not, scikit-learn finds it"

@@ -1,0 +1,44 @@
+"""What `metvae sample` does: every picture as soon as it is made, and its arrays if they are asked for."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metvae_cli.build import LoadedRun
+from metvae_cli.commands.own_directory import discard_events
+from metvae_cli.commands.sample_pictures import Picture, draw
+from metvae_cli.commands.sample_request import PictureName, Request
+from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.run_directory import write_status
+from metvae_cli.tracking.tensorboard import Board
+
+
+def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folder: Path) -> None:
+    """Write the pictures into `folder`, each as soon as it is made, and say where they are."""
+    write_status(folder, "running")
+    discard_events(folder)
+    try:
+        with closing(Board(folder)) as board:
+            for name in names:
+                for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
+                    print(path, flush=True)
+    except KeyboardInterrupt:
+        write_status(folder, "interrupted", "the pictures made by then are whole")
+        raise
+    except Exception as error:
+        write_status(folder, "failed", f"{type(error).__name__}: {error}")
+        raise
+    write_status(folder, "finished")
+
+
+def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: bool) -> list[Path]:
+    written = [] if picture.image is None else write_pictures(folder, board, {name: picture.image()})
+    if arrays:
+        path = folder / f"{name}.npz"
+        plain_arrays: dict[str, Any] = {key: value.cpu().numpy() for key, value in picture.arrays.items()}
+        np.savez_compressed(path, **plain_arrays)
+        written.append(path)
+    return written
