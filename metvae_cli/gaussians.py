@@ -1,22 +1,25 @@
 """Gaussian log-densities with independent coordinates, and their scores."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution
 
 from metvae_cli.scores import ScoredDensity
 
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
-class DiagonalGaussian(Independent):
+class DiagonalGaussian(Distribution):
     """N(mean, diag(stddev^2)), batch shape (B,), event shape (D,)."""
+
+    has_rsample = True
 
     def __init__(self, mean: Tensor, stddev: Tensor) -> None:
         # No argument checks: they would force a device synchronisation for every batch; the trainer checks the loss.
-        super().__init__(Normal(mean, stddev, validate_args=False), 1, validate_args=False)
+        super().__init__(mean.shape[:-1], mean.shape[-1:], validate_args=False)
         self._mean, self._stddev = mean, stddev
 
     @property
@@ -28,6 +31,15 @@ class DiagonalGaussian(Independent):
     def stddev(self) -> Tensor:
         """(B, D)."""
         return self._stddev
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """(*sample_shape, B, D)."""
+        noise = self._mean.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+        return torch.addcmul(self._mean, self._stddev, noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(..., B, D) -> (..., B)."""
+        return self.density()(value)
 
     def density(self) -> "DiagonalGaussianDensity":
         """log q(z), (S, B, D) -> (S, B). What does not depend on z is done once, here."""

@@ -82,10 +82,11 @@ class VAE(TrainedModel):
 
     def terms(self, initial: Point, final: Point, likelihood_weight: float = 1.0) -> dict[str, Tensor]:
         """reconstruction: log p(x | z_K); kl: log q(z_0 | x) - log p(z_0)."""
-        reconstruction = (final.log_final - self.prior.log_prob(final.z)) / likelihood_weight
+        at_start = self.prior.log_prob(initial.z)
+        at_end = at_start if final is initial else self.prior.log_prob(final.z)  # without a chain
         return {
-            "reconstruction": reconstruction.mean(),
-            "kl": (initial.log_initial - self.prior.log_prob(initial.z)).mean(),
+            "reconstruction": (final.log_final - at_end).mean() / likelihood_weight,
+            "kl": (initial.log_initial - at_start).mean(),
         }
 
     def generate(self, count: int, device: torch.device) -> Tensor:

@@ -93,19 +93,22 @@ class WeightObjective:
         joint = model.joint(x, likelihood_weight) if sampler.clones else None
         weights, trajectory = self._weigh(sampler, start, path, joint)
         bound = self.functional(weights, 0)
-        differentiated = self._doubly_reparameterised(weights, start) if self.gradient == "dreg" else bound
+        value = differentiated = -bound.mean()
+        if self.gradient == "dreg":
+            differentiated = -self._doubly_reparameterised(weights, start).mean()
         score_loss, credit = None, None
         if create_graph and draws_decisions(sampler):
             credit = self._credit(weights, trajectory) if self.running is not None else None
             info = trajectory.info
             score_loss = -self._score_term(weights, info.log_alpha + info.log_choice, credit).mean()
+        initial = detach(trajectory.initial)
         return ObjectiveOutput(
-            loss=with_value(-bound.mean(), -differentiated.mean(), score_loss),
+            loss=with_value(value, differentiated, score_loss),
             score_loss=score_loss,
             bound=bound.detach(),
             log_weights=weights.detach(),
-            initial=detach(trajectory.initial),
-            final=detach(trajectory.final),
+            initial=initial,
+            final=initial if trajectory.final is trajectory.initial else detach(trajectory.final),
             info=trajectory.info._replace(
                 log_alpha=trajectory.info.log_alpha.detach(), log_choice=trajectory.info.log_choice.detach()
             ),
@@ -204,7 +207,7 @@ def make_path(posterior: Posterior, log_initial: LogDensity, log_final: LogDensi
         needs_score=sampler.needs_score,
         detach_forces=sampler.detach_forces,
         frame=sampler.frame(mean, scale),
-        context=torch.cat([mean, scale.log()], -1),
+        context=torch.cat([mean, scale.log()], -1) if sampler.num_steps else None,
         draw_initial=posterior.rsample,
     )
 
