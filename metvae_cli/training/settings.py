@@ -2,10 +2,24 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Strategy = Literal["ddp"]
 Precision = Literal["32-true", "bf16-mixed"]
+
+
+class Weights(NamedTuple):
+    """What an iteration makes of its loss.
+
+    kl, score: weights of the Kullback-Leibler and of the score-function term
+    trains_model: whether prior, decoder and likelihood are trained too
+    logs: whether scalars follow it
+    """
+
+    kl: float
+    score: float
+    trains_model: bool
+    logs: bool
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class TrainerSettings:
         num_nodes: machines
         strategy: how processes train together: ddp, each with the whole model
         precision: 32-true, or bf16-mixed: networks compute in bfloat16, densities and weights stay in single precision
+        replicas: runs that are trained side by side, as one program: of this configuration with as many seeds
         profile: measure which operations a few iterations spend their time on
 
     Raises:
@@ -63,6 +78,7 @@ class TrainerSettings:
     num_nodes: int = 1
     strategy: Strategy = "ddp"
     precision: Precision = "32-true"
+    replicas: int = 1
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -80,6 +96,11 @@ class TrainerSettings:
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"
                 raise ValueError(f"{field.name}={value}: must be {least} and finite")
+
+    def weights(self, epoch: int, iteration: int) -> Weights:
+        """Those of an iteration, counted from 0, in an epoch."""
+        logs = (iteration + 1) % self.log_every == 0
+        return Weights(self.kl_weight(epoch), self.score_weight(epoch), self.trains_model(iteration), logs)
 
     def kl_weight(self, epoch: int) -> float:
         """Weight of the Kullback-Leibler term in an epoch, in (0, 1]."""
