@@ -11,9 +11,8 @@ from torch import Tensor
 
 from metvae_cli.kernels.adaptation import Outcome
 
-# What is asked for: the gradients of the training batch at an index (B,), or the means over validation data.
+# What is asked for: the gradients of the training batch at an index (B,), or, None, the means over validation data.
 Question = Tensor | None
-VALIDATION = None
 Course = Generator[Question, Any, str]
 
 

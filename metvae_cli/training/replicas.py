@@ -9,14 +9,14 @@ import logging
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from metvae_cli.data.base import epoch_order
 from metvae_cli.errors import Interrupted
-from metvae_cli.training.course import VALIDATION, Batch, Question
+from metvae_cli.training.course import Batch, Question
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.stack import HeldOut, Stack
 from metvae_cli.training.streams import Stream
@@ -71,7 +71,7 @@ class Replicas:
         """Those that wait for the same answer, at the earliest place at which any waits."""
 
         def place(run: int) -> tuple[int, bool]:
-            return self.replicas[run].trainer.state.iteration, self._questions[run] is VALIDATION
+            return self.replicas[run].trainer.state.iteration, self._questions[run] is None
 
         first = min(place(run) for run in self._questions)
         return [run for run in sorted(self._questions) if place(run) == first]
@@ -80,7 +80,7 @@ class Replicas:
         """Answer the question of a group."""
         stack = self._regroup(group)
         try:
-            answers = self._validate(stack, group) if self._questions[group[0]] is VALIDATION else self._train(stack, group)
+            answers = self._validate(stack, group) if self._questions[group[0]] is None else self._train(stack, group)
         except Interrupted:
             self._stop_waiting()
             return
@@ -140,6 +140,10 @@ class Replicas:
             self._go_on(run, lambda run=run: self._courses[run].throw(error))
 
 
+class _Failed(Exception):
+    """What cannot be computed for several runs at once."""
+
+
 def rehearse(replicas: Sequence[Replica]) -> str:
     """Why these runs cannot be trained side by side; empty if they can: what they compute together is what the first
     and the last of them compute alone. A decision on the edge may turn, so that three batches are tried. Nothing is
@@ -150,6 +154,8 @@ def rehearse(replicas: Sequence[Replica]) -> str:
         for number in range(_REHEARSALS):
             if _agree(stack, replicas, number):
                 return ""
+    except _Failed as failed:
+        return str(failed)
     finally:
         stack.release()
     return "together they do not compute what each computes alone"
@@ -170,7 +176,10 @@ def _agree(stack: Stack, replicas: Sequence[Replica], number: int) -> bool:
     with ExitStack() as rehearsals:
         for replica in replicas:
             rehearsals.enter_context(replica.stream.rehearsal())
-        said = stack.gradients(index, replicas[0].trainer.settings.weights(0, 0))
+        try:
+            said = stack.gradients(index, replicas[0].trainer.settings.weights(0, 0))
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            raise _Failed(" ".join(str(error).split()).partition(". ")[0]) from error
     return all(
         _near(loss, said[run].loss) and _are_near(gradients, [p.grad for p in replicas[run].trainer.parameters])
         for run, (loss, gradients) in alone.items()

@@ -96,6 +96,18 @@ class TrainerSettings:
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"
                 raise ValueError(f"{field.name}={value}: must be {least} and finite")
+        if self.replicas > 1:
+            self._refuse_beside_replicas()
+
+    def _refuse_beside_replicas(self) -> None:
+        """Raise ValueError where something is asked for that runs side by side cannot do."""
+        wanted = {"devices": 1, "num_nodes": 1, "precision": "32-true", "profile": False}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"replicas={self.replicas}: runs side by side have one device, single precision and no profile; "
+                    f"set trainer.{name}={str(value).lower()}, or trainer.replicas=1"
+                )
 
     def weights(self, epoch: int, iteration: int) -> Weights:
         """Those of an iteration, counted from 0, in an epoch."""

@@ -37,7 +37,9 @@ class _Stacked(torch.autograd.Function):
         """Nothing is kept: autograd records what the function does below."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, below: _Below, *tensors: Tensor) -> Any:
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
+        info: Any, in_dims: Any, below: _Below, *tensors: Tensor
+    ) -> Any:
         """Of stacked tensors."""
         return below(list(tensors), list(in_dims[1:]))
 
@@ -46,7 +48,7 @@ class SideBySide(TorchFunctionMode):
     """Inside of a function under `torch.vmap`, the above.
 
     Args:
-        stacked: any tensor that is mapped over
+        stacked: any tensor that is mapped over, by its first dimension
         streams: of each run; None for the global one, whose numbers all runs share
     """
 
@@ -79,13 +81,14 @@ class SideBySide(TorchFunctionMode):
         return (special or func)(*args, **(kwargs or {}))
 
     def _draw(self, shape: Sequence[int], fill: Callable[..., Tensor], args: Sequence[Any], **like: Any) -> Tensor:
-        """Numbers of a shape, for each run from its stream. Tensors that are not given to `fill` are left alone."""
+        """Numbers of a shape, for each run from its stream, or the same for all."""
 
-        def below(tensors: list[Tensor], dims: list[int | None]) -> tuple[Tensor, int | None]:
-            del dims
+        def below(tensors: list[Tensor], dims: list[int | None]) -> tuple[Tensor, int]:
+            assert dims == [0]
+            drawn = tensors[0].new_empty((len(tensors[0]), *shape), **like)
             if self._streams is None:
-                return fill(tensors[0].new_empty(tuple(shape), **like), *args), None
-            drawn = tensors[0].new_empty((len(self._streams), *shape), **like)
+                drawn.copy_(fill(torch.empty_like(drawn[0]), *args))
+                return drawn, 0
             for part, stream in zip(drawn.unbind(0), self._streams, strict=True):
                 fill(part, *args, generator=stream.generators[part.device.type])
             return drawn, 0
@@ -127,9 +130,11 @@ class SideBySide(TorchFunctionMode):
 
         def below(tensors: list[Tensor], dims: list[int | None]) -> tuple[Any, Any]:
             sums = [end.sum() for end in tensors[: len(ends)]]
-            found = torch.autograd.grad(sums, tensors[len(ends) :], **options)
+            found = torch.autograd.grad(sums, tensors[len(ends) :], None, **options)
             there.extend(gradient is not None for gradient in found)
-            kept = [(gradient, dim) for gradient, dim in zip(found, dims[len(ends) :], strict=True) if gradient is not None]
+            kept = [
+                (gradient, dim) for gradient, dim in zip(found, dims[len(ends) :], strict=True) if gradient is not None
+            ]
             return tuple(gradient for gradient, _ in kept), tuple(dim for _, dim in kept)
 
         gradients = iter(cast("tuple[Tensor, ...]", _Stacked.apply(below, *ends, *starts)))

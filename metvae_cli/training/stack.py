@@ -46,7 +46,9 @@ class Stack:
         for module in self._wholes[0].modules():
             if isinstance(module, Bijection):
                 module.by_rows = False
-        self._parameters = {name: nn.Parameter(part) for name, part in _stacked(self._wholes, nn.Module.named_parameters)}
+        self._parameters = {
+            name: nn.Parameter(part) for name, part in _stacked(self._wholes, nn.Module.named_parameters)
+        }
         self._buffers = dict(_stacked(self._wholes, nn.Module.named_buffers))
         self._own = [list(whole.parameters()) for whole in self._wholes]
 
@@ -112,7 +114,9 @@ class Stack:
 
         def say(state: Mapping[str, Tensor], x: Tensor) -> dict[str, Any]:
             with SideBySide(next(iter(state.values())), streams):
-                said, evaluated = functional_call(template, dict(state), (x, likelihood_weight))
+                # Without `tie_weights`, which does not put back the parameters of a module that several modules share.
+                given = (x, likelihood_weight)
+                said, evaluated = functional_call(template, dict(state), given, tie_weights=False)
             evaluations.append(evaluated)
             return said
 
@@ -142,7 +146,10 @@ class _Whole(nn.Module):
         there = {"loss": output.loss, "log_weights": output.log_weights, "score_loss": output.score_loss}
         said = {**there, **output.outcome._asdict()}
         metrics = batch_metrics(output, self.model, likelihood_weight)
-        return {**{name: value for name, value in said.items() if value is not None}, "metrics": metrics}, output.evaluations
+        return {
+            **{name: value for name, value in said.items() if value is not None},
+            "metrics": metrics,
+        }, output.evaluations
 
 
 def _stacked(
@@ -171,6 +178,4 @@ def _each(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     numbers = torch.stack([value.detach() for value in metrics.values()], 1)
     rows = [dict(zip(metrics, row.unbind(0), strict=True)) for row in numbers.unbind(0)]
     others = {name: value.detach().unbind(0) for name, value in said.items() if name != "metrics"}
-    return [
-        {"metrics": row, **{name: values[run] for name, values in others.items()}} for run, row in enumerate(rows)
-    ]
+    return [{"metrics": row, **{name: values[run] for name, values in others.items()}} for run, row in enumerate(rows)]

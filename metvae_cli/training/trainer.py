@@ -24,7 +24,7 @@ from metvae_cli.errors import Interrupted
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.samplers.assembly import step_sizes
 from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
-from metvae_cli.training.course import VALIDATION, Batch, Course, Question, carry_out
+from metvae_cli.training.course import Batch, Course, Question, carry_out
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
@@ -117,10 +117,10 @@ class Trainer:
 
     def answer(self, question: Question) -> Batch | dict[str, float]:
         """What a training batch says, or the means over validation data."""
-        if question is VALIDATION:
-            valid = self.learner.dataset.valid
-            return self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
-        return self.gradients(question)
+        if question is not None:
+            return self.gradients(question)
+        valid = self.learner.dataset.valid
+        return self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
 
     def _epoch(self) -> Generator[Question, Any, None]:
         order = epoch_order(len(self.learner.dataset.train), self.seed, self.state.epoch)
@@ -202,7 +202,7 @@ class Trainer:
 
     def _validate(self) -> Generator[Question, Any, None]:
         state = self.state
-        means = yield VALIDATION
+        means = yield None
         train_means = self.running.means() or state.train_means
         epoch = state.epoch + state.batch / self.num_batches
         row = {
