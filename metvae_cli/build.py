@@ -264,11 +264,8 @@ def load_run(
     config = stored_config(folder)
     if "run" in config or "target" in config:
         raise ConfigError(f"run={folder}: is no run of `metvae train`; name one of outputs/train")
-    _, settings = check_config(config, plugins)
-    if settings.replicas > 1:
-        raise ConfigError(
-            f"run={folder}: holds the runs of several seeds; name one of them, like seed_{config['seed']}"
-        )
+    if check_config(config, plugins)[1].replicas > 1:
+        raise ConfigError(f"run={folder}: holds the runs of several seeds; name one, like seed_{config['seed']}")
     content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
     dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()
     known = data_of(folder)

@@ -31,7 +31,7 @@ from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_j
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.checkpoint import load_checkpoint
-from metvae_cli.training.device import set_threads
+from metvae_cli.training.device import SMALL, set_threads
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.replicas import Replica, Replicas, rehearse
 from metvae_cli.training.state import State, limit_reached
@@ -88,6 +88,11 @@ def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *,
     learner, settings = runs[0].experiment.learner, runs[0].experiment.settings
     size = sum(parameter.numel() for part in (learner.model, learner.sampler) for parameter in part.parameters())
     set_threads(settings.threads, replicas * size)
+    if size > SMALL and runs[0].experiment.device.type == "cpu":
+        runs[0].experiment.notes.append(
+            f"trainer.replicas={replicas}: {size:,} parameters keep a CPU busy by themselves; their seeds take as long side "
+            "by side as one after another"
+        )
     _refuse_unlike(runs)
     return lambda: _train(runs, config, folder)
 
