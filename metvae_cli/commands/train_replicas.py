@@ -90,8 +90,8 @@ def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *,
     set_threads(settings.threads, replicas * size)
     if size > SMALL and runs[0].experiment.device.type == "cpu":
         runs[0].experiment.notes.append(
-            f"trainer.replicas={replicas}: {size:,} parameters keep a CPU busy by themselves; their seeds take as long side "
-            "by side as one after another"
+            f"trainer.replicas={replicas}: {size:,} parameters keep a CPU busy by themselves; side by side their seeds "
+            "take as long as one after another"
         )
     _refuse_unlike(runs)
     return lambda: _train(runs, config, folder)
