@@ -1,7 +1,7 @@
 """What is timed: the iteration of the training loop, of a method built from its experiment, on synthetic images.
 
-The loop's own code runs (`Trainer._iteration`): gradient, clipping, step, adaptations, metrics and their running means.
-The batch is ready, it is always the same one, and the learning rate is so small that the model stays where it starts:
+The loop's own code runs (`Trainer.gradients`, `Trainer.step`): gradient, clipping, step, adaptations, metrics and their
+running means. The batch is ready, it is always the same one, and the learning rate is so small that the model stays where it starts:
 what is timed does not depend on how long it has been timed.
 """
 
@@ -161,7 +161,7 @@ def training(contender: Contender) -> Run:
 
     def run(count: int) -> None:
         for _ in range(count):
-            trainer._iteration(index)
+            trainer.step(trainer.gradients(index))
             trainer.state.iteration += 1
             if trainer.state.bad_steps:
                 raise NotFiniteError(f"step {trainer.state.iteration} was not finite, and so was not made")

@@ -26,11 +26,15 @@ class Bijection(nn.Module):
         layers: of the first three; an affine map has one. A single coupling moves only half of the coordinates
         hidden: widths of the layers of each network
 
+    by_rows: on a CPU, `directed` gives each direction its own rows; False where these may not be looked at, as under
+        torch.vmap
+
     Raises:
         ValueError: a number is out of range
     """
 
-    couples = False  # its layers are affine couplings of two halves, see `coupling.py`
+    couples: bool = False  # its layers are affine couplings of two halves, see `coupling.py`
+    by_rows: bool = True
 
     def __init__(
         self, latent_dim: int, context_dim: int, transform: TransformName, layers: int, hidden: Sequence[int]
@@ -74,14 +78,14 @@ class Bijection(nn.Module):
         """
         if self.couples:
             return coupling.directed(coupling.couplings(cast(LazyComposedTransform, self.map)), w, direction, context)
-        if w.device.type == "cpu":
-            return self._by_rows(w, direction[..., 0] > 0, context)
+        if w.device.type == "cpu" and self.by_rows:
+            return self._each_its_rows(w, direction[..., 0] > 0, context)
         forwards, origin = direction > 0, torch.zeros_like(w)
         ahead, log_det_ahead = self(torch.where(forwards, w, origin), context)
         back, log_det_back = self.inverse(torch.where(forwards, origin, w), context)
         return torch.where(forwards, ahead, back), torch.where(forwards[..., 0], log_det_ahead, log_det_back)
 
-    def _by_rows(self, w: Tensor, forwards: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _each_its_rows(self, w: Tensor, forwards: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """`directed`, with each direction for its own rows only. forwards: (S, B) bool."""
         rows, goes = w.flatten(0, 1), forwards.flatten()
         given = None if context is None else context.expand(*w.shape[:2], -1).flatten(0, 1)

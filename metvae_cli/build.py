@@ -70,12 +70,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(str(error).splitlines()[0]) from error
 
 
-def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Experiment:
+def build_experiment(config: Mapping[str, Any], plugins: Sequence[str], data: Dataset | None = None) -> Experiment:
     """Everything that training needs, on its device, with the random streams set to the seed.
 
     Args:
         config: resolved plain configuration
         plugins: modules that the user named on the command line
+        data: those of the configuration, where they have been loaded
 
     Raises:
         ConfigError: anything that cannot be done, before anything is written
@@ -84,7 +85,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str]) -> Exper
     processes, name = join_processes(settings)
     device = prepare_device(name, settings.threads, "trainer.")
     source = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {}))
-    dataset = source.load()
+    dataset = source.load() if data is None else data
     seed_everything(spine.seed)
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
     model.to(device).network_dtype = torch.bfloat16 if settings.precision == "bf16-mixed" else None
@@ -263,7 +264,8 @@ def load_run(
     config = stored_config(folder)
     if "run" in config or "target" in config:
         raise ConfigError(f"run={folder}: is no run of `metvae train`; name one of outputs/train")
-    check_config(config, plugins)
+    if check_config(config, plugins)[1].replicas > 1:
+        raise ConfigError(f"run={folder}: holds the runs of several seeds; name one, like seed_{config['seed']}")
     content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
     dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()
     known = data_of(folder)

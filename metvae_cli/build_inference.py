@@ -98,6 +98,10 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
     if settings.devices * settings.num_nodes > 1:
         key = "devices" if settings.devices > 1 else "num_nodes"
         raise ConfigError(f"trainer.{key}={getattr(settings, key)}: a density has no batch to share out; set it to 1")
+    if settings.replicas > 1:
+        raise ConfigError(
+            f"trainer.replicas={settings.replicas}: is for `metvae train`; set it to 1, or say -m seed=0,1"
+        )
     device = prepare_device(settings.device, settings.threads, "trainer.")
     target = build_target(config, plugins, typed)
     seed_everything(spine.seed)

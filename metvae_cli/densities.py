@@ -135,7 +135,7 @@ def between(initial: Tensor, final: Tensor, beta: Beta) -> Tensor:
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:
     """Row-wise choice between two points, chosen (S, B) bool. No in-place writes: autograd keeps both."""
-    if chosen.device.type == "cpu" and chosen.all():
+    if chosen.device.type == "cpu" and _all(chosen):
         return this  # the same values and gradients; elsewhere to ask would be to wait for the device
 
     def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -144,6 +144,13 @@ def select(chosen: Tensor, this: Point, other: Point) -> Point:
         return torch.where(chosen[..., None] if a.dim() > chosen.dim() else chosen, a, b)
 
     return Point(*(pick(a, b) for a, b in zip(this, other, strict=True)))  # pyright: ignore[reportArgumentType]
+
+
+def _all(chosen: Tensor) -> bool:
+    try:
+        return bool(chosen.all())
+    except RuntimeError:  # under torch.vmap, where runs side by side may differ
+        return False
 
 
 def concatenate(first: Point, second: Point) -> Point:

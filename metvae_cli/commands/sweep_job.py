@@ -116,7 +116,8 @@ class SweepJob:
         return value
 
     def _run(self, config: DictConfig, folder: Path) -> Any:
-        if self.resume is not None and (folder / "checkpoints" / "last.pt").is_file():
+        saved = [folder / "checkpoints" / "last.pt", *folder.glob("seed_*/checkpoints/last.pt")]
+        if self.resume is not None and any(path.is_file() for path in saved):
             words = [word for word in HydraConfig.get().overrides.task if word.startswith(_MUST_BE_TYPED)]
             return self.resume(folder, words)
         discard_attempt(folder)

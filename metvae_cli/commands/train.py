@@ -116,6 +116,11 @@ def _starter(
 
     _, settings = check_config(config, plugins)
     check_processes(settings)
+    if settings.replicas > 1:
+        from metvae_cli.commands.train_replicas import prepared
+
+        replicas = prepared(config, plugins, folder, resumes=checkpoint is not None)
+        return lambda words: replicas()
     content = load_checkpoint(checkpoint) if checkpoint else None
     several = settings.devices > 1 and rank_and_size()[1] == 1
     alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
@@ -167,6 +172,10 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
             raise ConfigError(
                 f"{word}: cannot be changed on a resume; only trainer.* keys can, and dataset.path or dataset.root "
                 "of data that were moved"
+            )
+        if word.startswith("trainer.replicas="):
+            raise ConfigError(
+                f"{word}: the number of seeds cannot be changed on a resume; start the others as new runs"
             )
     changes = [word for word in overrides if not word.startswith("plugins=")]
     config = changed(stored_config(folder, "resume"), changes)

@@ -105,14 +105,19 @@ def make_trainer(experiment: Experiment, folder: Path, tracker: Tracker, interru
 
 
 def fit_and_test(experiment: Experiment, trainer: Trainer) -> tuple[str, ImportanceEstimate, float]:
-    """Train, then measure on the test data what the best validation left; why it stopped, log-likelihood, bound."""
+    """Train, then `test`; why it stopped, log-likelihood, bound."""
     reason = trainer.fit()
     raise_if_pruned(reason, trainer.state)
+    return reason, *test(experiment, trainer)
+
+
+def test(experiment: Experiment, trainer: Trainer) -> tuple[ImportanceEstimate, float]:
+    """Measure on the test data what the best validation left: log-likelihood, bound."""
     trainer.load_weights("best.pt")
-    test = test_log_likelihood(experiment, trainer.exchange)
+    estimate = test_log_likelihood(experiment, trainer.exchange)
     held_out = experiment.learner.dataset.test
     index = _test_index(held_out, experiment.settings.test_data)
-    return reason, test, trainer.evaluate(held_out, index)["bound"]
+    return estimate, trainer.evaluate(held_out, index)["bound"]
 
 
 def _run(
@@ -131,24 +136,40 @@ def _run(
     with (
         closing(Board(folder, state.get("iteration"))) as board,
         profiled(settings.profile, folder, board.profile) as each_iteration,
-        RunTracker(board, metrics, _pictures(experiment), settings.max_epochs, each_iteration) as tracker,
+        RunTracker(board, metrics, pictures_of(experiment), settings.max_epochs, each_iteration) as tracker,
     ):
         trainer = make_trainer(experiment, folder, tracker, interruption)
-        _announce(experiment, trainer, folder)
+        announce(experiment, trainer, folder)
         introduce(board, config, folder, TRAINED)
         if content is not None:
             restore(trainer, content)
-        reason, test, test_bound = fit_and_test(experiment, trainer)
-        summary = _summary(experiment, trainer, metrics.last(), test) | {"test/bound": test_bound, "stopped": reason}
-        # Nothing from here on can be interrupted: what a resume would draw again is drawn once.
-        tracker.pictures(trainer.state.iteration, FINAL)
-        embed(experiment, folder)
-        board.end_session(trainer.state.iteration, {name: float(summary[name]) for name in TRAINED})
-        write_json(folder / "summary.json", summary)
+        reason, estimate, test_bound = fit_and_test(experiment, trainer)
+        return conclude(experiment, trainer, folder, tracker, reason, (estimate, test_bound))
+
+
+def conclude(
+    experiment: Experiment,
+    trainer: Trainer,
+    folder: Path,
+    tracker: RunTracker,
+    reason: str,
+    tested: tuple[ImportanceEstimate, float],
+) -> dict[str, Any]:
+    """Draw and write what is left of a trained model; returns what summary.json holds.
+
+    Nothing from here on can be interrupted: what a resume would draw again is drawn once.
+    """
+    estimate, test_bound = tested
+    ends = {"test/bound": test_bound, "stopped": reason}
+    summary = _summary(experiment, trainer, tracker.metrics.last(), estimate) | ends
+    tracker.pictures(trainer.state.iteration, FINAL)
+    embed(experiment, folder)
+    tracker.board.end_session(trainer.state.iteration, {name: float(summary[name]) for name in TRAINED})
+    write_json(folder / "summary.json", summary)
     return summary
 
 
-def _announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
+def announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
     """One line on what runs where."""
     learner = experiment.learner
     log.info(
@@ -249,7 +270,7 @@ def _exact(experiment: Experiment) -> dict[str, float]:
     }
 
 
-def _pictures(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
+def pictures_of(experiment: Experiment) -> Callable[[], dict[str, Tensor]]:
     """Draws the pictures of the model as it is when called."""
     model, sampler, dataset = experiment.learner.model, experiment.learner.sampler, experiment.learner.dataset
     shown = spread_over(len(dataset.valid), _PICTURED)

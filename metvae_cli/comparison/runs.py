@@ -101,12 +101,14 @@ def _places(folder: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _read_run(folder: Path, names: set[str]) -> list[Run]:
-    """The run in a directory; none where it only holds the runs of several methods, or no run of ours."""
+    """The run in a directory; none where it only holds the runs of several methods or seeds, or no run of ours."""
     damages: list[str] = []
     manifest = _object(folder / "manifest.json", damages) if "manifest.json" in names else {}
     status = _object(folder / "status.json", damages) if "status.json" in names else {}
     config = manifest.get("config") or {}
     if config.get("methods") or "run" in config:  # `infer methods=[...]`; a sample or an evaluation without result
+        return []
+    if (config.get("trainer") or {}).get("replicas", 1) > 1:  # the runs of its seeds are below
         return []
     state, reason = _state(folder, status)
     if not manifest and not damages:

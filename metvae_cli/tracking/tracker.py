@@ -25,6 +25,7 @@ class RunTracker:
         draw: makes the pictures by name, each (3, H, W); called with a random stream of its own
         max_epochs: for the progress bar, which is shown on a terminal only
         each_iteration: called after each iteration of training
+        bar: whether there is a progress bar
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class RunTracker:
         draw: Pictures,
         max_epochs: int,
         each_iteration: Callable[[], None] = lambda: None,
+        *,
+        bar: bool = True,
     ) -> None:
         self.board = board
         self.metrics = metrics
@@ -47,7 +50,7 @@ class RunTracker:
             TimeRemainingColumn(),
             TextColumn("val/bound {task.fields[bound]}"),
             console=console(),
-            disable=not console().is_terminal,
+            disable=not (bar and console().is_terminal),
             transient=True,
             refresh_per_second=_MOVES_PER_SECOND,
         )

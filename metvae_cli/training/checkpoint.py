@@ -25,7 +25,7 @@ _FOOTER_SIZE = len(_FOOTER_START) + 64 + 1
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write atomically: after a crash `path` is the old checkpoint or the new one."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save(_alone({"format": FORMAT, **content}), buffer)
     payload = buffer.getvalue()
     footer = _FOOTER_START + hashlib.sha256(payload).hexdigest().encode() + b"\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,17 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _alone(value: Any) -> Any:
+    """The same with tensors that are a part of a larger one copied: `torch.save` writes all of what a tensor views."""
+    if isinstance(value, dict):
+        return {key: _alone(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_alone(entry) for entry in value]
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
+    return value
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from metvae_cli.errors import ConfigError
 DeviceName = Annotated[str, "one of auto, cpu, cuda, cuda:N, mps"]
 # Below so many parameters one CPU thread is faster than several: they would wait for each other longer than they work,
 # and many times longer where something else runs.
-_SMALL = 200_000
+SMALL = 200_000
 # Jobs of a sweep share a process: what one of them sets is not the next one's default.
 _THREADS_AT_START = torch.get_num_threads()
 
@@ -22,7 +22,7 @@ _THREADS_AT_START = torch.get_num_threads()
 def set_threads(threads: int | None, num_parameters: int, processes: int = 1) -> None:
     """One CPU thread for a small model, torch's own choice, shared out, for others; nothing where the user chose."""
     if threads is None:
-        torch.set_num_threads(1 if num_parameters < _SMALL else max(1, _THREADS_AT_START // processes))
+        torch.set_num_threads(1 if num_parameters < SMALL else max(1, _THREADS_AT_START // processes))
 
 
 def prepare_device(name: str, threads: int | None, where: str) -> torch.device:

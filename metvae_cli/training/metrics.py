@@ -57,18 +57,18 @@ def _names(terms: tuple[str, ...], num_steps: int) -> tuple[str, ...]:
     return ("bound", *terms, "log_weight_variance", "effective_samples", *steps)
 
 
-def weighted_loss(output: ObjectiveOutput, score_weight: float) -> Tensor:
+def weighted_loss(loss: Tensor, score_loss: Tensor | None, score_weight: float) -> Tensor:
     """The loss, with the gradient of its score-function term weighted."""
-    if output.score_loss is None or score_weight == 1.0:
-        return output.loss
-    return output.loss - (1 - score_weight) * (output.score_loss - output.score_loss.detach())
+    if score_loss is None or score_weight == 1.0:
+        return loss
+    return loss - (1 - score_weight) * (score_loss - score_loss.detach())
 
 
-def score_function_gradients(output: ObjectiveOutput, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+def score_function_gradients(score_loss: Tensor | None, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
     """The part of the loss's gradient that passes through accept and reject decisions; the graph is kept."""
-    if output.score_loss is None:
+    if score_loss is None:
         return [None] * len(parameters)
-    return list(torch.autograd.grad(output.score_loss, parameters, retain_graph=True, allow_unused=True))
+    return list(torch.autograd.grad(score_loss, parameters, retain_graph=True, allow_unused=True))
 
 
 def gradient_part_norms(

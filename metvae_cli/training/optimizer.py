@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR
 
+from metvae_cli.models.base import TrainedModel
+
 Algorithm = Literal["adam", "adamw", "adamax", "sgd"]
 LearningRateSchedule = Literal["constant", "cosine", "multistep"]
 
@@ -60,6 +62,12 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) ->
     if largest is not None and norm > largest:  # the trainer asks for the norm in any case
         nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
+
+
+def leave_out(model: TrainedModel) -> None:
+    """Let the optimizer pass over prior, decoder and likelihood, their moments included."""
+    for parameter in model.generative_parameters():
+        parameter.grad = None
 
 
 def _make_algorithm(

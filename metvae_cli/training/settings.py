@@ -2,12 +2,26 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from metvae_cli.training.device import DeviceName
 
 Strategy = Literal["ddp"]
 Precision = Literal["32-true", "bf16-mixed"]
+
+
+class Weights(NamedTuple):
+    """What an iteration makes of its loss.
+
+    kl, score: weights of the Kullback-Leibler and of the score-function term
+    trains_model: whether prior, decoder and likelihood are trained too
+    logs: whether scalars follow it
+    """
+
+    kl: float
+    score: float
+    trains_model: bool
+    logs: bool
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class TrainerSettings:
         precision: 32-true, or bf16-mixed: networks compute in bfloat16, densities and weights stay in single precision
         checkpoint_chain: keep no graph of a step of the chain for the backward pass, but compute it again there: memory
             does not grow with the steps, for one more pass of the chain
+        replicas: runs that are trained side by side, as one program: of this configuration with as many seeds
         profile: measure which operations a few iterations spend their time on
 
     Raises:
@@ -68,6 +83,7 @@ class TrainerSettings:
     strategy: Strategy = "ddp"
     precision: Precision = "32-true"
     checkpoint_chain: bool = False
+    replicas: int = 1
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +101,23 @@ class TrainerSettings:
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"
                 raise ValueError(f"{field.name}={value}: must be {least} and finite")
+        if self.replicas > 1:
+            self._refuse_beside_replicas()
+
+    def _refuse_beside_replicas(self) -> None:
+        """Raise ValueError where something is asked for that runs side by side cannot do."""
+        wanted = {"devices": 1, "num_nodes": 1, "precision": "32-true", "profile": False}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"replicas={self.replicas}: runs side by side have one device, single precision and no profile; "
+                    f"set trainer.{name}={str(value).lower()}, or trainer.replicas=1"
+                )
+
+    def weights(self, epoch: int, iteration: int) -> Weights:
+        """Those of an iteration, counted from 0, in an epoch."""
+        logs = (iteration + 1) % self.log_every == 0
+        return Weights(self.kl_weight(epoch), self.score_weight(epoch), self.trains_model(iteration), logs)
 
     def kl_weight(self, epoch: int) -> float:
         """Weight of the Kullback-Leibler term in an epoch, in (0, 1]."""

@@ -9,10 +9,12 @@ from torch import Tensor, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from metvae_cli.data.base import Dataset
+from metvae_cli.errors import RunError
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.objectives.base import Objective
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.training.settings import TrainerSettings
 
 M = TypeVar("M", bound=TrainedModel, covariant=True)
 
@@ -58,6 +60,39 @@ class State:
     running: dict[str, float] = field(default_factory=dict)
     running_count: float = 0.0
     train_means: dict[str, float] = field(default_factory=dict)
+
+
+def limit_reached(settings: TrainerSettings, state: State, seconds: float) -> str:
+    """Name of the limit that a run has reached; empty if it has none."""
+    if state.epoch >= settings.max_epochs:
+        return "max_epochs"
+    if settings.max_iterations is not None and state.iteration >= settings.max_iterations:
+        return "max_iterations"
+    if settings.max_seconds is not None and seconds >= settings.max_seconds:
+        return "max_seconds"
+    if settings.patience is not None and state.validations_since_best >= settings.patience:
+        return "patience"
+    return ""
+
+
+def require_good_steps(state: State, largest: int) -> None:
+    """Raise RunError where `largest` consecutive steps were not finite."""
+    if state.consecutive_bad_steps >= largest:
+        raise RunError(
+            f"{state.consecutive_bad_steps} consecutive steps had a loss or gradient that was not finite: "
+            "lower optimizer.lr or sampler.step_size"
+        )
+
+
+def require_trained(state: State) -> None:
+    """Raise RunError where no step was made, or no validation was finite."""
+    if state.iteration and state.bad_steps == state.iteration:
+        raise RunError(
+            "no step was made: loss or gradient was never finite; are the data of the size that the likelihood "
+            "expects (dataset.standardize=true for real values)? else lower optimizer.lr or sampler.step_size"
+        )
+    if not math.isfinite(state.best_value):
+        raise RunError("the validation bound was never finite: lower optimizer.lr or sampler.step_size")
 
 
 class Tracker(Protocol):

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from metvae_cli.data.base import Split, epoch_order
-from metvae_cli.errors import Interrupted, RunError
+from metvae_cli.errors import Interrupted
 from metvae_cli.models.base import TrainedModel
 from metvae_cli.samplers.assembly import step_sizes
 from metvae_cli.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
+from metvae_cli.training.course import Batch, Course, Question, carry_out
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
@@ -35,15 +36,15 @@ from metvae_cli.training.metrics import (
     score_function_gradients,
     weighted_loss,
 )
-from metvae_cli.training.optimizer import clip_gradients
+from metvae_cli.training.optimizer import clip_gradients, leave_out
 from metvae_cli.training.processes import OneProcess, Processes, share_of
 from metvae_cli.training.settings import TrainerSettings
-from metvae_cli.training.state import Learner, State, Tracker
+from metvae_cli.training.state import Learner, State, Tracker, limit_reached, require_good_steps, require_trained
 
 log = logging.getLogger(__name__)
 
 PRUNED = "pruned"  # why `fit` ended, where `is_behind` said so
-_VALIDATION_SEED = 1_234_567
+VALIDATION_SEED = 1_234_567
 
 
 class Trainer:
@@ -85,6 +86,7 @@ class Trainer:
         self.modules = nn.ModuleDict({"model": learner.model, "sampler": learner.sampler})
         self.parameters = list(self.modules.parameters())
         self.num_batches = math.ceil(len(learner.dataset.train) / learner.batch_size)
+        self.random_states = random_states  # of the streams that training draws from
         self._saved_at = time.monotonic()
         self._gradient_norms: dict[str, float] = {}
 
@@ -95,31 +97,36 @@ class Trainer:
             Interrupted: a signal came; the state has been saved
             RunError: too many consecutive steps were not finite, or no validation ever was
         """
+        return carry_out(self.course(), self.answer)
+
+    def course(self) -> Course:
+        """`fit` as a sequence of questions: what is computed of batches is asked for, all else is done here."""
         self.exchange.start(self.state.seconds)
         if self.state.iteration == 0:
             self.save("last.pt")  # a run that is killed early can be resumed too
         with self._saved_if_interrupted():
             while not (reason := self.stop_reason()):
-                self._epoch()
+                yield from self._epoch()
                 if self.state.batch >= self.num_batches:
-                    self._end_of_epoch()
+                    yield from self._end_of_epoch()
             if self.state.validated_at != self.state.iteration:
-                self._validate()
+                yield from self._validate()
             self.save("last.pt")  # with the seconds at which the run ended, so that a resume does not train on
-        if self.state.iteration and self.state.bad_steps == self.state.iteration:
-            raise RunError(
-                "no step was made: loss or gradient was never finite; are the data of the size that the likelihood "
-                "expects (dataset.standardize=true for real values)? else lower optimizer.lr or sampler.step_size"
-            )
-        if not math.isfinite(self.state.best_value):
-            raise RunError("the validation bound was never finite: lower optimizer.lr or sampler.step_size")
+        require_trained(self.state)
         return reason
 
-    def _epoch(self) -> None:
+    def answer(self, question: Question) -> Batch | dict[str, float]:
+        """What a training batch says, or the means over validation data."""
+        if question is not None:
+            return self.gradients(question)
+        valid = self.learner.dataset.valid
+        return self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
+
+    def _epoch(self) -> Generator[Question, Any, None]:
         order = epoch_order(len(self.learner.dataset.train), self.seed, self.state.epoch)
         batches = order.split(self.learner.batch_size)
         while self.state.batch < len(batches) and not self.stop_reason():
-            self._iteration(batches[self.state.batch])
+            self.step((yield batches[self.state.batch]))
             self.state.batch += 1
             self.state.iteration += 1
             self.tracker.progress(self.state.epoch, self.state.batch, len(batches))
@@ -129,54 +136,54 @@ class Trainer:
                 self.save("last.pt")
             self.exchange.check()
 
-    def _iteration(self, index: Tensor) -> None:
-        learner, kl_weight = self.learner, self.settings.kl_weight(self.state.epoch)
+    def gradients(self, index: Tensor) -> Batch:
+        """What the batch at an index says; its gradients are in the parameters."""
+        learner, weights = self.learner, self.settings.weights(self.state.epoch, self.state.iteration)
         share = share_of(self.processes, len(index))
         x = share.batch(learner.dataset, index.to(learner.dataset.train.values.device))
         if not (learner.model.training and learner.sampler.training):
             self.modules.train()
         with share.draws():
-            output = learner.objective(learner.model, learner.sampler, x, 1 / kl_weight)
+            output = learner.objective(learner.model, learner.sampler, x, 1 / weights.kl)
         learner.optimizer.zero_grad(set_to_none=True)
-        logs = (self.state.iteration + 1) % self.settings.log_every == 0
-        score_part = score_function_gradients(output, self.parameters) if logs else []
-        score_weight = self.settings.score_weight(self.state.epoch)
-        (kl_weight * weighted_loss(output, score_weight)).backward()
-        if not self.settings.trains_model(self.state.iteration):
-            for parameter in learner.model.generative_parameters():
-                parameter.grad = None  # an optimizer passes over it, its moments included
-        metrics, outcome = batch_metrics(output, learner.model, 1 / kl_weight), output.outcome
+        score_part = score_function_gradients(output.score_loss, self.parameters) if weights.logs else []
+        (weights.kl * weighted_loss(output.loss, output.score_loss, weights.score)).backward()
+        if not weights.trains_model:
+            leave_out(learner.model)
+        metrics, outcome = batch_metrics(output, learner.model, 1 / weights.kl), output.outcome
         loss, evaluations = output.loss.detach(), output.evaluations
         if self.processes.size > 1:
             score_part = self.exchange.mean_of_parts(score_part, share)
             loss, evaluations, metrics, outcome = self.exchange.batch(output, self.parameters, metrics, share)
-        if logs and output.score_loss is not None:
-            self._gradient_norms = gradient_part_norms(self.parameters, score_part, kl_weight * score_weight)
+        has_score_part = weights.logs and output.score_loss is not None
+        return Batch(len(index), loss, metrics, outcome, evaluations, score_part if has_score_part else None)
+
+    def step(self, batch: Batch) -> None:
+        """Take the step that a batch asks for, or none where it is not finite."""
+        learner, weights = self.learner, self.settings.weights(self.state.epoch, self.state.iteration)
+        if batch.score_part is not None:
+            self._gradient_norms = gradient_part_norms(self.parameters, batch.score_part, weights.kl * weights.score)
         norm = clip_gradients(self.parameters, self.settings.clip_norm)
-        self.state.evaluations += evaluations
-        if not (math.isfinite(norm) and math.isfinite(loss)):
+        self.state.evaluations += batch.evaluations
+        if not (math.isfinite(norm) and math.isfinite(batch.loss)):
             self._bad_step()
             return
         self.state.consecutive_bad_steps = 0
         learner.optimizer.step()
         for adaptation in learner.adaptations:
-            adaptation.update(outcome)
-        self.running.add(metrics.plus("gradient_norm", norm), len(index))
+            adaptation.update(batch.outcome)
+        self.running.add(batch.metrics.plus("gradient_norm", norm), batch.size)
 
     def _bad_step(self) -> None:
         self.state.bad_steps += 1
         self.state.consecutive_bad_steps += 1
         log.warning("iteration %d: loss or gradient is not finite; step skipped", self.state.iteration + 1)
-        if self.state.consecutive_bad_steps >= self.settings.max_bad_steps:
-            raise RunError(
-                f"{self.state.consecutive_bad_steps} consecutive steps had a loss or gradient that was not finite: "
-                "lower optimizer.lr or sampler.step_size"
-            )
+        require_good_steps(self.state, self.settings.max_bad_steps)
 
-    def _end_of_epoch(self) -> None:
+    def _end_of_epoch(self) -> Generator[Question, Any, None]:
         state, settings = self.state, self.settings
         if (state.epoch + 1) % settings.validate_every == 0:
-            self._validate()
+            yield from self._validate()
         if settings.picture_every and (state.epoch + 1) % settings.picture_every == 0:
             self.tracker.pictures(state.iteration)
         with warnings.catch_warnings():
@@ -190,23 +197,13 @@ class Trainer:
 
     def stop_reason(self) -> str:
         """The limit that has been reached; empty if none has."""
-        settings, state = self.settings, self.state
-        if state.epoch >= settings.max_epochs:
-            return "max_epochs"
-        if settings.max_iterations is not None and state.iteration >= settings.max_iterations:
-            return "max_iterations"
-        if settings.max_seconds is not None and self._seconds() >= settings.max_seconds:
-            return "max_seconds"
-        if settings.patience is not None and state.validations_since_best >= settings.patience:
-            return "patience"
-        return PRUNED if self.pruned else ""
+        return limit_reached(self.settings, self.state, self._seconds()) or (PRUNED if self.pruned else "")
 
     # ---------------------------------------------------------------- validation and logs
 
-    def _validate(self) -> None:
+    def _validate(self) -> Generator[Question, Any, None]:
         state = self.state
-        valid = self.learner.dataset.valid
-        means = self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
+        means = yield None
         train_means = self.running.means() or state.train_means
         epoch = state.epoch + state.batch / self.num_batches
         row = {
@@ -236,7 +233,7 @@ class Trainer:
         """Mean metrics over held-out data, always with the same noise; training's random stream is untouched."""
         learner, running = self.learner, RunningMean()
         self.modules.eval()
-        with fork_rng(_VALIDATION_SEED):
+        with fork_rng(VALIDATION_SEED):
             for part in index.split(learner.batch_size):
                 share = share_of(self.processes, len(part))
                 x = share.held_out(learner.dataset, split, part)
@@ -285,7 +282,7 @@ class Trainer:
             "scheduler": learner.scheduler.state_dict(),
             "adaptations": [adaptation.state_dict() for adaptation in learner.adaptations],
             "state": asdict(state),
-            "random": random_states(),
+            "random": self.random_states(),
         }
         if self.processes.rank == 0:
             save_checkpoint(self.folder / name, content)

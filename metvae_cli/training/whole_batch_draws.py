@@ -21,7 +21,7 @@ from metvae_cli.errors import RunError
 _LIKE = (torch.rand_like, torch.randn_like)
 _SHAPED = (torch.rand, torch.randn)
 _IN_PLACE = (Tensor.normal_, Tensor.uniform_, Tensor.exponential_)
-_REFUSED = (
+REFUSED = (
     torch.bernoulli,
     torch.normal,
     torch.multinomial,
@@ -75,7 +75,7 @@ class WholeBatchDraws(TorchFunctionMode):
             if self._is_of_the_batch(into.shape):
                 whole = func(into.new_empty(self._whole(into.shape)), *args[1:], **options)
                 return into.copy_(whole[:, self.rows])
-        if func in _REFUSED and (func is not torch.nn.functional.dropout or options.get("training", True)):
+        if func in REFUSED and (func is not torch.nn.functional.dropout or options.get("training", True)):
             name = getattr(func, "__name__", str(func))
             raise RunError(f"{name} cannot be drawn for a batch that several processes share; use torch.rand_like")
         return func(*args, **options)

@@ -14,6 +14,7 @@ from benchmarks.contenders import METHODS, Case, Contender, Machine, latents_dec
 from benchmarks.floor import floor, value_and_gradient
 from benchmarks.measuring import Budget, SavedBytes, take_turns
 from benchmarks.rows import Row, count_decoded, resident_megabytes, saved_megabytes
+from metvae_cli.training.course import Batch
 from metvae_cli.training.trainer import Trainer
 from tests.runs import own_globals
 
@@ -67,14 +68,14 @@ def test_the_quick_table_has_every_method_and_column(
 def test_a_row_whose_steps_are_not_finite_is_said_and_the_others_go_on(
     bench: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    iteration = Trainer._iteration
+    gradients = Trainer.gradients
 
-    def spoiled(self: Trainer, index: Tensor) -> None:
+    def spoiled(self: Trainer, index: Tensor) -> Batch:
         if self.learner.objective.num_samples == 50 and self.state.iteration == 1:
             nn.init.constant_(self.parameters[0], float("nan"))
-        iteration(self, index)
+        return gradients(self, index)
 
-    monkeypatch.setattr(Trainer, "_iteration", spoiled)
+    monkeypatch.setattr(Trainer, "gradients", spoiled)
     path = tmp_path / "speed.json"
     assert run("--table", "--methods", "vae,iwae50,renyi", "--json", str(path)) == 1
     found = {row["method"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}

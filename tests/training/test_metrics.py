@@ -101,7 +101,7 @@ def test_an_iteration_puts_modules_into_training_that_something_put_out_of_it(tm
     trainer.learner.model.eval()  # as pictures do
     trainer.fit()
     before = [module.training for module in trainer.learner.model.modules()]
-    trainer._iteration(torch.arange(4))
+    trainer.gradients(torch.arange(4))
     assert all(module.training for module in trainer.modules.modules())
     assert not all(before), "validation had put them out of it"
 

@@ -160,13 +160,16 @@ def test_the_score_function_is_warmed_up(tmp_path: Path) -> None:
     parameters = [*learner.model.parameters(), *learner.sampler.parameters()]
     score, full, half, none = (
         torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
-        for loss in (output.score_loss, *(weighted_loss(output, weight) for weight in (1.0, 0.5, 0.0)))
+        for loss in (
+            output.score_loss,
+            *(weighted_loss(output.loss, output.score_loss, weight) for weight in (1.0, 0.5, 0.0)),
+        )
     )
     assert any(part.abs().max() > 0 for part in score)
     for s, a, b, c in zip(score, full, half, none, strict=True):
         assert torch.allclose(a - 0.5 * s, b, atol=1e-6)
         assert torch.allclose(a - s, c, atol=1e-6)
-    assert torch.equal(weighted_loss(output, 0.0).detach(), output.loss.detach())
+    assert torch.equal(weighted_loss(output.loss, output.score_loss, 0.0).detach(), output.loss.detach())
     assert trainer.fit() == "max_epochs"
 
 

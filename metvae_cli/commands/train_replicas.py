@@ -1,0 +1,241 @@
+"""`metvae train trainer.replicas=R`: the runs of R seeds, trained side by side, each with a directory of its own.
+
+What is left in `seed_S` is what `metvae train seed=S` leaves: it can be evaluated, compared and gone on with alone.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metvae_cli.build import Experiment, build_experiment
+from metvae_cli.commands.replica_files import Voices, seed_folder, store_own_words
+from metvae_cli.commands.replicas_summary import print_replicas, summarized
+from metvae_cli.commands.run_board import TRAINED, introduce
+from metvae_cli.commands.supervise import supervise
+from metvae_cli.commands.train_run import (
+    announce,
+    conclude,
+    make_trainer,
+    pictures_of,
+    refuse_other_data,
+    restore,
+    test,
+)
+from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.tracking.metrics_csv import MetricsFile
+from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_json, write_status
+from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.tracker import RunTracker, Silence
+from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.device import SMALL, set_threads
+from metvae_cli.training.interruption import Interruption
+from metvae_cli.training.replicas import Replica, Replicas, rehearse
+from metvae_cli.training.state import State, limit_reached
+from metvae_cli.training.streams import Stream
+from metvae_cli.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class SeedRun(NamedTuple):
+    """The run of one seed. content: of the checkpoint that it goes on from, or None."""
+
+    experiment: Experiment
+    stream: Stream
+    config: Mapping[str, Any]
+    folder: Path
+    content: dict[str, Any] | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.content is None or read_status(self.folder).get("status") != "finished":
+            return False
+        state = State(**self.content["state"])
+        return bool(limit_reached(self.experiment.settings, state, state.seconds))
+
+
+class _Open(NamedTuple):
+    """A run whose files are open."""
+
+    run: SeedRun
+    replica: Replica
+    tracker: RunTracker
+
+
+def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *, resumes: bool) -> Callable[[], float]:
+    """What trains the seeds of a configuration in `folder`, once it is known that it can.
+
+    Raises:
+        ConfigError: it cannot
+    """
+    replicas = config["trainer"]["replicas"]
+    runs: list[SeedRun] = []
+    for seed in range(config["seed"], config["seed"] + replicas):
+        own = {**config, "seed": seed, "trainer": {**config["trainer"], "replicas": 1}}
+        experiment = build_experiment(own, plugins, runs[0].experiment.learner.dataset if runs else None)
+        stream, place = Stream(), seed_folder(folder, seed)
+        if resumes:
+            refuse_other_data(place, experiment.learner.dataset)
+        last = place / "checkpoints" / "last.pt"
+        runs.append(
+            SeedRun(experiment, stream, own, place, load_checkpoint(last) if resumes and last.is_file() else None)
+        )
+    learner, settings = runs[0].experiment.learner, runs[0].experiment.settings
+    size = sum(parameter.numel() for part in (learner.model, learner.sampler) for parameter in part.parameters())
+    set_threads(settings.threads, replicas * size)
+    if size > SMALL and runs[0].experiment.device.type == "cpu":
+        runs[0].experiment.notes.append(
+            f"trainer.replicas={replicas}: {size:,} parameters keep a CPU busy by themselves; side by side their seeds "
+            "take as long as one after another"
+        )
+    _refuse_unlike(runs)
+    return lambda: _train(runs, config, folder)
+
+
+def _refuse_unlike(runs: Sequence[SeedRun]) -> None:
+    """Raise ConfigError unless the runs side by side compute what each computes alone."""
+    silent = [Replica(make_trainer(run.experiment, run.folder, Silence(), Interruption()), run.stream) for run in runs]
+    if reason := rehearse(silent):
+        seed = runs[0].config["seed"]
+        raise ConfigError(
+            f"trainer.replicas={len(runs)}: this configuration cannot be trained side by side ({reason}); "
+            f'train its seeds one by one: trainer.replicas=1 -m "seed=range({seed},{seed + len(runs)})"'
+        )
+
+
+def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> float:
+    """Train all; returns the mean of the best validation bounds.
+
+    Raises:
+        ConfigError: a directory cannot be had
+        Interrupted: a signal came; the states are saved
+        RunError: some failed; the others are done
+    """
+    dataset = runs[0].experiment.learner.dataset
+    data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
+    device = str(runs[0].experiment.device)
+    for run in runs:
+        store_own_words(folder, run.config["seed"])
+    failures: list[str] = []
+
+    def work(interruption: Interruption) -> dict[int, dict[str, Any]]:
+        found, failed = _work(runs, folder, data, interruption)
+        failures.extend(failed)
+        write_json(folder / "summary.json", summarized(found))
+        if failed:
+            raise RunError("; ".join(failed))
+        return found
+
+    try:
+        found = supervise(
+            folder,
+            folder / "train.log",
+            lambda directory: directory.write_manifest(config, device, data),
+            work,
+            f"go on with: metvae train resume={folder}",
+        )
+    except RunError:
+        if not failures:
+            raise
+        raise RunError(f"{'; '.join(failures)} (the whole story: train.log of that seed in {folder})") from None
+    print_replicas(found, folder)
+    return summarized(found)["val/bound"]
+
+
+def _work(
+    runs: Sequence[SeedRun], folder: Path, data: Mapping[str, Any], interruption: Interruption
+) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Train and measure; returns what summary.json of each seed holds, and what failed."""
+    for note in runs[0].experiment.notes:
+        log.warning("note: %s", note)
+    found = {run.config["seed"]: json.loads((run.folder / "summary.json").read_text()) for run in runs if run.is_done}
+    left = [run for run in runs if not run.is_done]
+    failures: list[str] = []
+    with ExitStack() as stack:
+        voices = stack.enter_context(Voices(folder, [run.config["seed"] for run in left]))
+        opened = []
+        for run in left:
+            speaks = partial(voices.of, run.config["seed"])
+            with speaks():
+                opened.append(stack.enter_context(_opened(run, data, interruption, speaks, bar=not opened)))
+        learner = runs[0].experiment.learner
+        log.info("%s: %d seeds side by side; writing to %s", learner.dataset.name, len(left), folder)
+        ends = Replicas([entry.replica for entry in opened], interruption).fit()
+        stop = next((end for end in ends if isinstance(end, Interrupted)), None)
+        for entry, end in zip(opened, ends, strict=True):
+            seed = entry.run.config["seed"]
+            if isinstance(end, Exception):
+                failures.append(f"seed {seed}: {end}")
+                with entry.replica.voice():
+                    log.error("the run failed", exc_info=end)
+                write_status(entry.run.folder, "failed", f"{type(end).__name__}: {end}")
+            elif isinstance(end, str) and stop is None:
+                found[seed] = _measured(entry, end)
+        if stop is not None:
+            raise stop
+    return dict(sorted(found.items())), failures
+
+
+def _measured(entry: _Open, reason: str) -> dict[str, Any]:
+    """Measure what training left, and write it; returns what summary.json holds."""
+    (experiment, stream, config, folder, _), (trainer, _, voice), tracker = entry
+    log.info("seed %d: stopped by %s; measures on test data", config["seed"], reason)
+    with voice(), stream.current():
+        summary = conclude(experiment, trainer, folder, tracker, reason, test(experiment, trainer))
+    RunDirectory(folder).write_status("finished")
+    return summary
+
+
+@contextmanager
+def _opened(
+    run: SeedRun,
+    data: Mapping[str, Any],
+    interruption: Interruption,
+    voice: Callable[[], AbstractContextManager[None]],
+    *,
+    bar: bool,
+) -> Iterator[_Open]:
+    """The directory and the files of a run, with its trainer where it began or stopped."""
+    experiment, folder, content = run.experiment, run.folder, run.content
+    state = content["state"] if content else {}
+    with RunDirectory(folder) as directory, _status_kept(directory):
+        directory.write_manifest(run.config, str(experiment.device), data)
+        directory.write_status("running")
+        metrics = MetricsFile(folder / "metrics.csv", state.get("log_position", 0))
+        with (
+            closing(Board(folder, state.get("iteration"))) as board,
+            RunTracker(board, metrics, pictures_of(experiment), experiment.settings.max_epochs, bar=bar) as tracker,
+        ):
+            trainer = make_trainer(experiment, folder, tracker, interruption)
+            announce(experiment, trainer, folder)
+            introduce(board, run.config, folder, TRAINED)
+            if content is not None:
+                _go_on_from(trainer, run.stream, content)
+            yield _Open(run, Replica(trainer, run.stream, voice), tracker)
+
+
+def _go_on_from(trainer: Trainer, stream: Stream, content: dict[str, Any]) -> None:
+    restore(trainer, content)
+    stream.take()
+
+
+@contextmanager
+def _status_kept(directory: RunDirectory) -> Iterator[None]:
+    """Inside, a run that is not over when all are stopped says why it is not."""
+    reason = "the runs beside it failed"
+    try:
+        yield
+    except Interrupted as interrupted:
+        reason = str(interrupted)
+        raise
+    except KeyboardInterrupt:
+        reason = "second signal; what was written by then is kept"
+        raise
+    finally:
+        if read_status(directory.path).get("status") == "running":
+            directory.write_status("interrupted", reason)

@@ -1,0 +1,157 @@
+"""`metvae train trainer.replicas=R`: what it leaves in each directory, and what can be done with it."""
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from metvae_cli.training.checkpoint import load_checkpoint
+from tests.endings import wait_for_epoch
+from tests.runs import TINY, files, metvae, start, train
+
+TWO = ("trainer.replicas=2", "seed=4", "sampler.num_steps=1")
+WITHOUT_NAMES = ("events.out", "projector")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plain_files(folder: Path) -> set[str]:
+    return {name for name in files(folder) if not name.startswith(WITHOUT_NAMES)}
+
+
+def summary(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_each_seed_leaves_what_its_own_run_leaves(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*TWO, "hydra.run.dir=both") == 0
+    said = capsys.readouterr()
+    assert "mean ± sd" in said.out
+    assert "(sd of 2 seeds)" in said.err
+    for seed in (4, 5):
+        assert train("sampler.num_steps=1", f"seed={seed}", f"hydra.run.dir=own_{seed}") == 0
+        together, own = here / "both" / f"seed_{seed}", here / f"own_{seed}"
+        assert plain_files(together) == plain_files(own)
+        assert (together / ".hydra/config.yaml").read_text() == (own / ".hydra/config.yaml").read_text()
+        words = [[str(word) for word in OmegaConf.load(run / ".hydra/overrides.yaml")] for run in (together, own)]
+        assert set(words[0]) - set(words[1]) == {"hydra.run.dir=both"} & set(words[0])
+        assert json.loads((together / "status.json").read_text())["status"] == "finished"
+        assert json.loads((together / "manifest.json").read_text())["seed"] == seed
+        ours, theirs = summary(together), summary(own)
+        assert ours.keys() == theirs.keys()
+        for name in ("val/bound", "test/nll", "test/bound", "iterations", "decoder_evaluations"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+        with (together / "metrics.csv").open() as first, (own / "metrics.csv").open() as second:
+            for row, other in zip(csv.DictReader(first), csv.DictReader(second), strict=True):
+                assert float(row["train/bound"]) == pytest.approx(float(other["train/bound"]), rel=1e-4)
+        saved = [load_checkpoint(run / "checkpoints/last.pt") for run in (together, own)]
+        assert torch.equal(saved[0]["random"]["torch"], saved[1]["random"]["torch"])
+        assert torch.equal(saved[0]["random"]["numpy"][1], saved[1]["random"]["numpy"][1])
+        assert saved[0].keys() == saved[1].keys()
+        assert "epoch 1  train/bound" in (together / "train.log").read_text()
+    assert summary(here / "both")["val/bound"] == pytest.approx(
+        (summary(here / "both/seed_4")["val/bound"] + summary(here / "both/seed_5")["val/bound"]) / 2
+    )
+
+
+def test_what_is_left_is_compared_evaluated_and_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*TWO, "trainer.max_epochs=1", "hydra.run.dir=both") == 0
+    capsys.readouterr()
+    assert metvae("compare", "both", "--format=csv") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["runs"] for row in rows] == ["2"]
+    assert metvae("evaluate", "run=both") == 2
+    assert "name one, like seed_4" in capsys.readouterr().err
+    assert metvae("sample", "run=both/seed_5") == 0
+    assert train_on("both/seed_5", "trainer.max_epochs=2") == 0
+    assert train_on("both", "trainer.max_epochs=3") == 0
+    assert [summary(here / f"both/seed_{seed}")["epochs"] for seed in (4, 5)] == [3, 3]
+    assert train("sampler.num_steps=1", "seed=5", "trainer.max_epochs=3", "hydra.run.dir=own") == 0
+    assert summary(here / "both/seed_5")["val/bound"] == pytest.approx(summary(here / "own")["val/bound"], rel=1e-4)
+    times = [json.loads((here / f"both/seed_{seed}/status.json").read_text())["time"] for seed in (4, 5)]
+    assert train_on("both") == 0
+    assert times == [json.loads((here / f"both/seed_{seed}/status.json").read_text())["time"] for seed in (4, 5)]
+
+
+def train_on(folder: str, *words: str) -> int:
+    return metvae("train", f"resume={folder}", *words)
+
+
+def test_a_seed_that_was_never_saved_begins_on_a_resume(here: Path) -> None:
+    assert train(*TWO, "trainer.max_epochs=1", "hydra.run.dir=both") == 0
+    shutil.rmtree(here / "both/seed_5")
+    assert train_on("both", "trainer.max_epochs=2") == 0
+    assert [summary(here / f"both/seed_{seed}")["epochs"] for seed in (4, 5)] == [2, 2]
+
+
+def test_jobs_of_a_sweep_may_have_several_seeds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("trainer.replicas=2", "trainer.max_epochs=1", "hydra.sweep.dir=all")
+    assert (
+        metvae("train", *(word for word in TINY if "num_steps" not in word), *words, "-m", "sampler.num_steps=1,2") == 0
+    )
+    assert "2 finished" in capsys.readouterr().out
+    found = sorted((here / "all").glob("*/seed_*/summary.json"))
+    assert len(found) == 4
+    assert metvae("compare", "all", "--format=csv") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["runs"] for row in rows] == ["2", "2"]
+
+
+def test_a_signal_saves_all_seeds(here: Path) -> None:
+    process = start(here, "train", *TINY, *TWO, "trainer.max_epochs=500", "hydra.run.dir=both")
+    try:
+        wait_for_epoch(here / "both/seed_5", 1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGINT
+    assert "go on with: metvae train resume=" in said
+    places = [load_checkpoint(here / f"both/seed_{seed}/checkpoints/last.pt")["state"]["iteration"] for seed in (4, 5)]
+    assert places[0] == places[1] > 0
+    for folder in ("both", "both/seed_4", "both/seed_5"):
+        assert json.loads((here / folder / "status.json").read_text())["status"] == "interrupted"
+        assert not (here / folder / ".lock").exists()
+    assert train_on("both", f"trainer.max_iterations={places[0] + 3}") == 0
+    assert [summary(here / f"both/seed_{seed}")["iterations"] for seed in (4, 5)] == [places[0] + 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("trainer.devices=2",), "trainer.replicas=2: runs side by side have one device"),
+        (("trainer.precision=bf16-mixed",), "set trainer.precision=32-true"),
+        (("trainer.profile=true",), "set trainer.profile=false"),
+        (
+            ("sampler=none", "objective=iwae", "objective.gradient=dreg", "sampler.num_steps=0"),
+            "cannot be trained side by side (a hook on a gradient); train its seeds one by one",
+        ),
+        (("seed=4294967295",), "seed=4294967296: must lie between"),
+        (("trainer.replicas=0",), "trainer.replicas=0: must be positive"),
+    ],
+)
+def test_what_cannot_be_done_side_by_side_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert train("trainer.replicas=2", *words) == 2
+    found = capsys.readouterr().err.strip().splitlines()
+    assert len(found) == 1
+    assert said in found[0]
+    assert files(here) == set()
+
+
+def test_the_number_of_seeds_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("trainer.max_epochs=1", "hydra.run.dir=one") == 0
+    assert train_on("one", "trainer.replicas=2") == 2
+    assert "trainer.replicas=2: the number of seeds cannot be changed" in capsys.readouterr().err
+    assert metvae("infer", "trainer.replicas=2") == 2
+    assert "is for `metvae train`" in capsys.readouterr().err
