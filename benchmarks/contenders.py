@@ -1,8 +1,8 @@
 """What is timed: the iteration of the training loop, of a method built from its experiment, on synthetic images.
 
 The loop's own code runs (`Trainer.gradients`, `Trainer.step`): gradient, clipping, step, adaptations, metrics and their
-running means. The batch is ready, it is always the same one, and the learning rate is so small that the model stays where it starts:
-what is timed does not depend on how long it has been timed.
+running means. The batch is ready, it is always the same one, and the learning rate is so small that the model stays
+where it starts: what is timed does not depend on how long it has been timed.
 """
 
 from collections.abc import Callable, Iterator

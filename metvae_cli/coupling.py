@@ -6,11 +6,10 @@ network makes of them:
     y = x e^s + t        x = (y - t) e^-s        log |det| = +- sum s
 
 Either direction asks the network once, at the half that stays; Zuko, whose modules hold the weights, asks twice for an
-inverse with its log-determinant. Where rows go different ways, both layers that are then at work are one batched
-product for all rows, and nobody looks at which row goes where.
+inverse with its log-determinant. Where rows go different ways, a stage runs both layers that are then at work for all
+rows (`coupling_stage.py`), and nobody looks at which row goes where.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform
 
-_LARGEST_LOG_SCALE = -math.log(1e-3)  # zuko's: s = raw / (1 + |raw| / this)
+from metvae_cli.coupling_stage import LARGEST_LOG_SCALE, both_ways
 
 
 class Coupling(NamedTuple):
@@ -27,6 +26,10 @@ class Coupling(NamedTuple):
     stays: int
     weights: Sequence[Tensor]
     biases: Sequence[Tensor]
+
+    def parameters(self) -> list[Tensor]:
+        """Weight and bias of each of the network's layers."""
+        return [part for pair in zip(self.weights, self.biases, strict=True) for part in pair]
 
 
 def couplings(transform: LazyComposedTransform) -> list[Coupling]:
@@ -60,19 +63,15 @@ def inverse(layers: Sequence[Coupling], w: Tensor, context: Tensor | None) -> tu
 
 def directed(layers: Sequence[Coupling], w: Tensor, direction: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """T^v w and its log-determinant, for w (S, B, D) and v, +1 or -1, (S, B, 1)."""
-    forwards, ahead = direction > 0, 0.5 * (direction + 1)
+    forwards = direction > 0
     # The half that stays first, of an odd number of layers the same one in both directions; it moves next.
     even, odd = _split(w)
     swaps = len(layers) % 2 == 0
     stays, moves = (torch.where(forwards, even, odd), torch.where(forwards, odd, even)) if swaps else (even, odd)
     log_det = w.new_zeros(())
-    for one, other in zip(layers, reversed(layers), strict=True):
-        shift, log_scale = _affine(torch.where(forwards, *_network_of_both(one, other, stays, context)))
-        signed = direction * log_scale
-        factor = signed.exp()
-        share = torch.addcmul(ahead, ahead - 1, factor)  # of the shift: 1 forwards, -e^-s backwards
-        stays, moves = torch.addcmul(share * shift, moves, factor), stays
-        log_det = log_det + signed.sum(-1)
+    for ahead, back in zip(layers, reversed(layers), strict=True):
+        moved, gained = both_ways(_told(stays, context), moves, direction, ahead.parameters(), back.parameters())
+        stays, moves, log_det = moved, stays, log_det + gained
     if not swaps:
         return _merge((moves, stays)), log_det
     return _merge((torch.where(forwards, stays, moves), torch.where(forwards, moves, stays))), log_det
@@ -97,7 +96,7 @@ def _placed(halves: Halves, stays: int, moved: Tensor) -> Halves:
 def _affine(output: Tensor) -> tuple[Tensor, Tensor]:
     """t and s of each coordinate that moves, (..., D / 2), from a network's output, (..., D)."""
     shift, raw = output.unflatten(-1, (-1, 2)).unbind(-1)
-    return shift, raw / (raw.abs() * (1 / _LARGEST_LOG_SCALE) + 1)
+    return shift, raw / (raw.abs() * (1 / LARGEST_LOG_SCALE) + 1)
 
 
 def _told(w: Tensor, context: Tensor | None) -> Tensor:
@@ -110,15 +109,3 @@ def _network(layer: Coupling, w: Tensor, context: Tensor | None) -> Tensor:
     for place, (weight, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
         value = torch.nn.functional.linear(torch.relu(value) if place else value, weight, bias)
     return value
-
-
-def _network_of_both(one: Coupling, other: Coupling, w: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The networks of two layers at (S, B, D / 2), each (S, B, D)."""
-    value = _told(w, context).flatten(0, 1)
-    value = value.expand(2, *value.shape)
-    for place in range(len(one.weights)):
-        weight = torch.stack([one.weights[place], other.weights[place]]).mT
-        bias = torch.stack([one.biases[place], other.biases[place]])[:, None]
-        value = torch.baddbmm(bias, torch.relu(value) if place else value, weight)
-    first, second = value.unflatten(1, w.shape[:2]).unbind()
-    return first, second

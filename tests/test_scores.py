@@ -34,7 +34,12 @@ def test_the_distribution_says_what_torchs_does() -> None:
     own, torchs = DiagonalGaussian(MEAN, SCALE), Independent(Normal(MEAN, SCALE), 1)
     assert torch.equal(own.mean, torchs.mean)
     assert torch.allclose(own.stddev, torchs.stddev)
-    assert torch.equal(own.log_prob(Z), torchs.log_prob(Z))
+    assert torch.allclose(own.log_prob(Z), torchs.log_prob(Z), rtol=1e-12)
+    draws = []
+    for law in (own, torchs):
+        torch.manual_seed(0)
+        draws.append(law.rsample(torch.Size((3,))))
+    assert torch.allclose(*draws, rtol=1e-12)  # the same numbers of the same stream
     assert own.batch_shape == torchs.batch_shape
     assert own.event_shape == torchs.event_shape
 

@@ -66,9 +66,9 @@ class StepSizeAdaptation(Adaptation):
     @torch.no_grad()
     def update(self, outcome: Outcome) -> None:
         """Move each step size by its acceptance."""
-        for step_size, acceptance in zip(self._step_sizes, outcome.metropolis_prob.mean((1, 2)), strict=True):
-            if torch.isfinite(acceptance):
-                step_size.log_value += self.gain * (acceptance - self.target_accept)
+        moves = self.gain * (outcome.metropolis_prob.mean((1, 2)) - self.target_accept)
+        for step_size, move in zip(self._step_sizes, torch.where(torch.isfinite(moves), moves, 0.0), strict=True):
+            step_size.log_value += move
 
 
 class DualAveraging(Adaptation):

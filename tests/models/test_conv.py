@@ -188,7 +188,7 @@ def test_the_score_is_differentiable_like_finite_differences() -> None:
 
 
 def test_the_encoder_starts_near_the_prior() -> None:
-    scale = ConvEncoder(MNIST, 2)(torch.zeros(1, *MNIST)).base_dist.scale
+    scale = ConvEncoder(MNIST, 2)(torch.zeros(1, *MNIST)).stddev
     assert ((scale > 0.5) & (scale < 2)).all()
 
 

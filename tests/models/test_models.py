@@ -64,7 +64,7 @@ def test_shapes() -> None:
 
 
 def test_the_encoder_starts_near_the_prior() -> None:
-    scale = MLPEncoder(SHAPE, 2, hidden=())(torch.zeros(1, *SHAPE)).base_dist.scale
+    scale = MLPEncoder(SHAPE, 2, hidden=())(torch.zeros(1, *SHAPE)).stddev
     assert ((scale > 0.5) & (scale < 2)).all()
 
 
