@@ -75,7 +75,7 @@ class ConvEncoder(nn.Module):
         for channels_in, channels_out in pairwise(channels):
             layers += [nn.MaxPool2d(2), DoubleConv(channels_in, channels_out, channels_out)]
         net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, self.head.size))
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Distribution:
         """(B, C, H, W) -> distribution with batch shape (B,) and event shape (D,)."""
@@ -112,7 +112,7 @@ class ConvDecoder(nn.Module):
             size = (height * 2**power, width * 2**power) if power < doublings else tuple(parameter_shape[1:])
             layers += [nn.Upsample(size), DoubleConv(channels_in, channels_out, max(channels_in // 2, 1))]
         net = nn.Sequential(*layers, nn.Conv2d(channels[-1], parameter_shape[0], 1))
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, z: Tensor) -> Tensor:
         """(..., D) -> (..., C, H, W)."""

@@ -145,7 +145,8 @@ class Trainer:
             self.modules.train()
         with share.draws():
             output = learner.objective(learner.model, learner.sampler, x, 1 / weights.kl)
-        learner.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         score_part = score_function_gradients(output.score_loss, self.parameters) if weights.logs else []
         (weights.kl * weighted_loss(output.loss, output.score_loss, weights.score)).backward()
         if not weights.trains_model:
