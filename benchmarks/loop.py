@@ -1,6 +1,6 @@
 """What `metvae train` adds to its bare iterations: data, logs, progress and checks between iterations.
 
-The loop of a run (`Trainer._epoch`, with TensorBoard, metrics.csv and the batches of an epoch in its order) and the
+The loop of a run (`Trainer.epoch`, with TensorBoard, metrics.csv and the batches of an epoch in its order) and the
 bare iterations of `contenders.py` take turns; a block is a whole number of log intervals. Validation and checkpoints
 come once per epoch and are in neither. The command is then run once, in a process of its own, by its own clock.
 """
@@ -25,6 +25,7 @@ from metvae_cli.commands.train_run import make_trainer
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.training.course import carry_out
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.trainer import Trainer
 
@@ -48,7 +49,7 @@ def epochs(trainer: Trainer) -> Run:
         last = trainer.state.iteration + count
         trainer.settings = dataclasses.replace(trainer.settings, max_iterations=last)
         while trainer.state.iteration < last:
-            trainer._epoch()
+            carry_out(trainer.epoch(), trainer.answer)
             if trainer.state.batch >= trainer.num_batches:
                 trainer.state.epoch, trainer.state.batch = trainer.state.epoch + 1, 0
 

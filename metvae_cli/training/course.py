@@ -5,12 +5,14 @@ course out: the trainer itself, or one program for several runs side by side (`r
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from metvae_cli.kernels.adaptation import Outcome
 from metvae_cli.training.metrics import Metrics
+
+T = TypeVar("T")
 
 # What is asked for: the gradients of the training batch at an index (B,), or, None, the means over validation data.
 Question = Tensor | None
@@ -36,7 +38,7 @@ class Batch(NamedTuple):
     score_part: Sequence[Tensor | None] | None
 
 
-def carry_out(course: Course, answer: Callable[[Question], Any]) -> str:
+def carry_out(course: Generator[Question, Any, T], answer: Callable[[Question], Any]) -> T:
     """Answer all questions of a course; returns what it ends with. What an answer raises is raised in the course."""
     try:
         question = next(course)

@@ -106,7 +106,7 @@ class Trainer:
             self.save("last.pt")  # a run that is killed early can be resumed too
         with self._saved_if_interrupted():
             while not (reason := self.stop_reason()):
-                yield from self._epoch()
+                yield from self.epoch()
                 if self.state.batch >= self.num_batches:
                     yield from self._end_of_epoch()
             if self.state.validated_at != self.state.iteration:
@@ -122,7 +122,8 @@ class Trainer:
         valid = self.learner.dataset.valid
         return self.evaluate(valid, torch.arange(len(valid)), log_weights=True)
 
-    def _epoch(self) -> Generator[Question, Any, None]:
+    def epoch(self) -> Generator[Question, Any, None]:
+        """What is left of an epoch, or up to a limit, as questions."""
         order = epoch_order(len(self.learner.dataset.train), self.seed, self.state.epoch)
         batches = order.split(self.learner.batch_size)
         while self.state.batch < len(batches) and not self.stop_reason():
