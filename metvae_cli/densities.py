@@ -130,7 +130,9 @@ class AnnealedPath:
 
 def between(initial: Tensor, final: Tensor, beta: Beta) -> Tensor:
     """(1 - beta) initial + beta final; the final one itself where beta is the number 1."""
-    return final if isinstance(beta, float) and beta == 1.0 else torch.lerp(initial, final, beta)
+    if isinstance(beta, float):
+        return final if beta == 1.0 else torch.add((1 - beta) * initial, final, alpha=beta)
+    return (1 - beta) * initial + beta * final
 
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:

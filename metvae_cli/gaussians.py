@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from metvae_cli.scores import ScoredDensity
 
@@ -16,6 +17,8 @@ class DiagonalGaussian(Distribution):
     """N(mean, diag(stddev^2)), batch shape (B,), event shape (D,)."""
 
     has_rsample = True
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    support: ClassVar[constraints.Constraint] = constraints.real_vector  # pyright: ignore
 
     def __init__(self, mean: Tensor, stddev: Tensor) -> None:
         # No argument checks: they would force a device synchronisation for every batch; the trainer checks the loss.
@@ -31,6 +34,20 @@ class DiagonalGaussian(Distribution):
     def stddev(self) -> Tensor:
         """(B, D)."""
         return self._stddev
+
+    @property
+    def mode(self) -> Tensor:
+        """(B, D)."""
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """(B, D)."""
+        return self._stddev.square()
+
+    def entropy(self) -> Tensor:
+        """(B,), in nats."""
+        return self._stddev.log().sum(-1) + 0.5 * self._mean.shape[-1] * (1 + _LOG_TWO_PI)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """(*sample_shape, B, D)."""
@@ -57,7 +74,7 @@ class DiagonalGaussianDensity(ScoredDensity):
         """(S, B, D) -> (S, B)."""
         return self._value((z - self._mean) * self._inverse)
 
-    def with_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def with_score(self, z: Tensor, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """The value, (S, B), and (mean - z) / stddev^2, (S, B, D)."""
         error = (self._mean - z) * self._inverse
         return self._value(error), error * self._inverse
@@ -73,7 +90,7 @@ class StandardNormalDensity(ScoredDensity):
         """(..., D) -> (...)."""
         return standard_normal(z)
 
-    def with_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def with_score(self, z: Tensor, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """The value, (...), and -z, (..., D)."""
         return standard_normal(z), -z
 

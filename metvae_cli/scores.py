@@ -17,8 +17,11 @@ class ScoredDensity(ABC):
         """z (S, B, D) -> (S, B)."""
 
     @abstractmethod
-    def with_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The value (S, B) and its gradient in z (S, B, D): with gradient mode on, both can be differentiated once."""
+    def with_score(self, z: Tensor, *, differentiable: bool) -> tuple[Tensor, Tensor]:
+        """The value (S, B) and its gradient in z (S, B, D): with gradient mode on, both can be differentiated once.
+
+        differentiable: the score need not be if this is false
+        """
 
 
 def value_and_score(
@@ -32,11 +35,15 @@ def value_and_score(
     """
     if isinstance(log_density, ScoredDensity):
         with torch.set_grad_enabled(create_graph):
-            value, score = log_density.with_score(z)
+            value, score = log_density.with_score(z, differentiable=differentiable)
         return value, score if differentiable else score.detach()
     with torch.enable_grad():
         at = z if create_graph and z.requires_grad else z.detach().requires_grad_()
         value = log_density(at)
+        if not value.requires_grad:  # it does not depend on z
+            return value, torch.zeros_like(z)
         # Entries do not mix: the gradient of the sum is that of each.
-        (score,) = torch.autograd.grad(value.sum(), at, retain_graph=create_graph, create_graph=differentiable)
+        (score,) = torch.autograd.grad(
+            value.sum(), at, retain_graph=create_graph, create_graph=differentiable, materialize_grads=True
+        )
     return value if create_graph else value.detach(), score

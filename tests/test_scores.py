@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from metvae_cli.gaussians import DiagonalGaussian, StandardNormalDensity
+from metvae_cli.objectives.weights import density_of
 from metvae_cli.scores import LogDensity, ScoredDensity, value_and_score
 
 Z = torch.randn(3, 5, 2, dtype=torch.float64)
@@ -20,7 +21,7 @@ def test_gaussians(density: ScoredDensity) -> None:
     ends = (MEAN, SCALE) if learned else (torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     expected = Independent(Normal(*ends), 1).log_prob(z)
     (gradient,) = torch.autograd.grad(expected.sum(), z, create_graph=True)
-    value, score = density.with_score(z)
+    value, score = density.with_score(z, differentiable=True)
     assert torch.allclose(value, expected, rtol=1e-12)
     assert torch.allclose(density(z), expected, rtol=1e-12)
     assert torch.allclose(score, gradient, rtol=1e-12)
@@ -35,6 +36,8 @@ def test_the_distribution_says_what_torchs_does() -> None:
     assert torch.equal(own.mean, torchs.mean)
     assert torch.allclose(own.stddev, torchs.stddev)
     assert torch.allclose(own.log_prob(Z), torchs.log_prob(Z), rtol=1e-12)
+    for one, other in ((own.variance, torchs.variance), (own.entropy(), torchs.entropy()), (own.mode, torchs.mode)):
+        assert torch.allclose(one, other, rtol=1e-12)
     draws = []
     for law in (own, torchs):
         torch.manual_seed(0)
@@ -53,7 +56,7 @@ class Quartic(ScoredDensity):
     def __call__(self, z: Tensor) -> Tensor:
         return -self.a * (z**4).sum(-1)
 
-    def with_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def with_score(self, z: Tensor, *, differentiable: bool) -> tuple[Tensor, Tensor]:
         return self(z), -4 * self.a * z**3
 
 
@@ -85,3 +88,19 @@ def test_graphs_are_kept_as_asked(closed: bool, create_graph: bool, differentiab
         assert torch.allclose(torch.autograd.grad(value.sum(), a, retain_graph=True)[0], -(Z**4).sum())
     if differentiable:
         assert torch.allclose(torch.autograd.grad(score.sum(), a)[0], -4 * (Z**3).sum())
+
+
+def test_a_density_that_does_not_depend_on_z_has_a_score_of_zero() -> None:
+    level = torch.tensor(0.3, requires_grad=True)
+    for density in (lambda z: z.new_zeros(z.shape[:-1]), lambda z: level.expand(z.shape[:-1])):
+        value, score = value_and_score(density, Z, create_graph=True, differentiable=True)
+        assert value.shape == Z.shape[:-1]
+        assert torch.equal(score, torch.zeros_like(Z))
+
+
+def test_a_density_with_another_law_than_its_base_class_is_asked_for_its_own() -> None:
+    class Doubled(DiagonalGaussian):
+        def log_prob(self, value: Tensor) -> Tensor:
+            return 2 * super().log_prob(value)
+
+    assert torch.equal(density_of(Doubled(MEAN, SCALE))(Z), 2 * DiagonalGaussian(MEAN, SCALE).log_prob(Z))

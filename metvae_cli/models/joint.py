@@ -43,20 +43,20 @@ class JointDensity(ScoredDensity):
         """The value."""
         return self._weighted(self._log_likelihood(z)) + self.log_prior(z)
 
-    def with_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def with_score(self, z: Tensor, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """The value, (S, B), and its gradient in z, (S, B, D)."""
-        log_likelihood, likelihood_score = self._log_likelihood_and_score(z)
-        again = torch.is_grad_enabled()
-        log_prior, prior_score = value_and_score(self.log_prior, z, create_graph=again, differentiable=again)
+        graph = torch.is_grad_enabled()
+        again = graph and differentiable
+        log_likelihood, likelihood_score = self._log_likelihood_and_score(z, graph, again)
+        log_prior, prior_score = value_and_score(self.log_prior, z, create_graph=graph, differentiable=again)
         return self._weighted(log_likelihood) + log_prior, self._weighted(likelihood_score) + prior_score
 
     def _log_likelihood(self, z: Tensor) -> Tensor:
         return self.likelihood.log_prob(decoded(self.decoder, z[..., : self.visible_dim], self.dtype), self.x)
 
-    def _log_likelihood_and_score(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_likelihood_and_score(self, z: Tensor, graph: bool, again: bool) -> tuple[Tensor, Tensor]:
         if self._closed is None:
-            again = torch.is_grad_enabled()
-            return value_and_score(self._log_likelihood, z, create_graph=again, differentiable=again)
+            return value_and_score(self._log_likelihood, z, create_graph=graph, differentiable=again)
         value, score = self._closed(z[..., : self.visible_dim], self.x)
         hidden = z.shape[-1] - self.visible_dim
         return value, pad(score, (0, hidden)) if hidden else score

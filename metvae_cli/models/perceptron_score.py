@@ -69,10 +69,20 @@ class PerceptronScore:
 
 def closed_form(decoder: Callable[[Tensor], Tensor], likelihood: Likelihood) -> PerceptronScore | None:
     """The closed form for this decoder and likelihood; None where there is none."""
-    if type(decoder) is not MLPDecoder or not isinstance(likelihood, ElementwiseLikelihood):
+    if type(decoder) is not MLPDecoder or not _is_whole(likelihood):
         return None
     layers = layers_of(cast(MLPDecoder, decoder).net)
-    return None if layers is None else PerceptronScore(layers, likelihood)
+    return None if layers is None else PerceptronScore(layers, cast(ElementwiseLikelihood, likelihood))
+
+
+def _is_whole(likelihood: Likelihood) -> bool:
+    """Whether its density and both derivatives are of one class, and nothing of it is learned.
+
+    A class that inherits derivatives and has a density of its own would be given scores of another one.
+    """
+    if not isinstance(likelihood, ElementwiseLikelihood) or any(cast(nn.Module, likelihood).parameters()):
+        return False
+    return all(name in vars(type(likelihood)) for name in ("log_prob", "slope", "curvature"))
 
 
 class _LogProbAndScore(torch.autograd.Function):
@@ -91,7 +101,7 @@ class _LogProbAndScore(torch.autograd.Function):
             below, slope = value_and_slope(activation, inner[-1])
             slopes.append(slope)
             outer.append(below)
-        output = torch.addmm(biases[-1], below, weights[-1].T).view(*z.shape[:2], -1)
+        output = torch.addmm(biases[-1], below, weights[-1].T).unflatten(0, z.shape[:2])
         top = likelihood.slope(output, x)
         down, gradients = top.flatten(0, 1), []
         for weight, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):

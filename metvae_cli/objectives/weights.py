@@ -14,7 +14,7 @@ happen), so E[F] <= log p(x) for the mean and for log-mean-exp. r is the sampler
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -214,7 +214,8 @@ def make_path(posterior: Posterior, log_initial: LogDensity, log_final: LogDensi
 
 def density_of(posterior: Posterior) -> LogDensity:
     """log q(z | x), (S, B, D) -> (S, B), with its score where it has a closed form."""
-    return posterior.density() if isinstance(posterior, DiagonalGaussian) else posterior.log_prob
+    # The class itself: one that inherits from it may have another density.
+    return cast(DiagonalGaussian, posterior).density() if type(posterior) is DiagonalGaussian else posterior.log_prob
 
 
 def target_of_moves(model: Model, sampler: Sampler, x: Tensor, likelihood_weight: float) -> LogDensity:

@@ -49,10 +49,13 @@ class Linear(Schedule):
 
     def forward(self) -> Tensor:
         """(K,) equally spaced inside (0, 1)."""
-        return torch.tensor(self.betas(torch.empty(0)))
+        return torch.tensor(self._numbers())
 
     def betas(self, like: Tensor) -> Sequence[Beta]:
         """The same as numbers."""
+        return self._numbers()
+
+    def _numbers(self) -> list[float]:
         return [k / (self.num_steps + 1) for k in range(1, self.num_steps + 1)]
 
 

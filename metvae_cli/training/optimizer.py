@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn, optim
@@ -53,6 +53,18 @@ def make_optimizer(
         raise ValueError(f"milestones={list(milestones)}: must be epochs from 1 on, rising, and at least one")
     optimizer = _make_algorithm(list(parameters), algorithm, lr, weight_decay, momentum)
     return optimizer, _make_schedule(optimizer, schedule, max_epochs, milestones, gamma)
+
+
+@torch.no_grad()
+def restore_optimizer(optimizer: optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a saved state. Moments get the memory layout of their parameters, which fused algorithms take for granted:
+    a checkpoint may have been written when convolutions lay otherwise.
+    """
+    optimizer.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ from metvae_cli.training.metrics import (
     score_function_gradients,
     weighted_loss,
 )
-from metvae_cli.training.optimizer import clip_gradients, leave_out
+from metvae_cli.training.optimizer import clip_gradients, leave_out, restore_optimizer
 from metvae_cli.training.processes import OneProcess, Processes, share_of
 from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner, State, Tracker, limit_reached, require_good_steps, require_trained
@@ -295,7 +295,7 @@ class Trainer:
         learner = self.learner
         learner.model.load_state_dict(content["model"])
         learner.sampler.load_state_dict(content["sampler"])
-        learner.optimizer.load_state_dict(content["optimizer"])
+        restore_optimizer(learner.optimizer, content["optimizer"])
         learner.scheduler.load_state_dict(content["scheduler"])
         for adaptation, saved in zip(learner.adaptations, content["adaptations"], strict=True):
             adaptation.load_state_dict(saved)

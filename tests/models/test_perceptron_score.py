@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from metvae_cli.models.activations import Activation, activation, curvature, name_of, value_and_slope
+from metvae_cli.models.base import Likelihood
 from metvae_cli.models.decoders import MLPDecoder
 from metvae_cli.models.hierarchical import HierarchicalPrior
 from metvae_cli.models.joint import JointDensity
 from metvae_cli.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from metvae_cli.models.perceptron_score import PerceptronScore, closed_form
+from metvae_cli.models.perceptron_score import PerceptronScore, closed_form, layers_of
 from metvae_cli.models.priors import MixturePrior, Prior, StandardNormal
 from metvae_cli.scores import value_and_score
 
@@ -30,9 +31,9 @@ class Setting:
         self.likelihood = BernoulliLikelihood()
 
     def closed(self) -> tuple[Tensor, Tensor]:
-        form = closed_form(self.decoder, self.likelihood)
-        assert form is not None
-        return form(self.z, self.x)
+        layers = layers_of(self.decoder.net)
+        assert layers is not None
+        return PerceptronScore(layers, self.likelihood)(self.z, self.x)
 
     def generic(self) -> tuple[Tensor, Tensor]:
         value = self.likelihood.log_prob(self.decoder(self.z), self.x)
@@ -174,8 +175,36 @@ def test_what_it_does_not_know_it_leaves_alone(decoder: MLPDecoder) -> None:
     assert closed_form(decoder, BernoulliLikelihood()) is None
 
 
-def test_a_likelihood_with_parameters_is_left_alone() -> None:
-    assert closed_form(MLPDecoder(3, SHAPE), GaussianLikelihood()) is None
+class Tempered(BernoulliLikelihood):
+    """A density of its own with derivatives that are not its own."""
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return 0.5 * super().log_prob(parameters, x)
+
+
+class Weighted(Tempered):
+    """All of its own, and something learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return self.weight * super().log_prob(parameters, x)
+
+    def slope(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return self.weight * super().slope(parameters, x)
+
+    def curvature(self, slope: Tensor, x: Tensor) -> Tensor:
+        return super().curvature(slope / self.weight, x) * self.weight
+
+
+@pytest.mark.parametrize("likelihood", [GaussianLikelihood(), Tempered(), Weighted()])
+def test_a_likelihood_that_it_does_not_know_is_left_alone(likelihood: Likelihood) -> None:
+    assert closed_form(MLPDecoder(3, SHAPE), likelihood) is None
+
+
+def test_a_likelihood_that_it_knows_is_taken() -> None:
     assert isinstance(closed_form(MLPDecoder(3, SHAPE), BernoulliLikelihood()), PerceptronScore)
 
 
