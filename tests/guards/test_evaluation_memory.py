@@ -145,7 +145,7 @@ def test_points_that_stay_are_seen(kind: str, monkeypatch: pytest.MonkeyPatch) -
 
     def remembered(self: AnnealedPath, z: Tensor, *, create_graph: bool) -> Point:
         with torch.enable_grad():
-            kept.append(evaluate(self, z.detach(), create_graph=True))
+            kept.append(evaluate(self, z.detach().requires_grad_(), create_graph=True))
         return evaluate(self, z, create_graph=create_graph)
 
     monkeypatch.setattr(AnnealedPath, "evaluate", remembered)
