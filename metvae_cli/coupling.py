@@ -6,8 +6,7 @@ network makes of them:
     y = x e^s + t        x = (y - t) e^-s        log |det| = +- sum s
 
 Either direction asks the network once, at the half that stays; Zuko, whose modules hold the weights, asks twice for an
-inverse with its log-determinant. Where rows go different ways, a stage runs both layers that are then at work for all
-rows (`coupling_stage.py`), and nobody looks at which row goes where.
+inverse with its log-determinant. Rows that go different ways go together (`coupling_directed.py`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform
 
-from metvae_cli.coupling_stage import LARGEST_LOG_SCALE, both_ways
+from metvae_cli.coupling_directed import LARGEST_LOG_SCALE, run_directed
 
 
 class Coupling(NamedTuple):
@@ -63,18 +62,8 @@ def inverse(layers: Sequence[Coupling], w: Tensor, context: Tensor | None) -> tu
 
 def directed(layers: Sequence[Coupling], w: Tensor, direction: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """T^v w and its log-determinant, for w (S, B, D) and v, +1 or -1, (S, B, 1)."""
-    forwards = direction > 0
-    # The half that stays first, of an odd number of layers the same one in both directions; it moves next.
-    even, odd = _split(w)
-    swaps = len(layers) % 2 == 0
-    stays, moves = (torch.where(forwards, even, odd), torch.where(forwards, odd, even)) if swaps else (even, odd)
-    log_det = w.new_zeros(())
-    for ahead, back in zip(layers, reversed(layers), strict=True):
-        moved, gained = both_ways(_told(stays, context), moves, direction, ahead.parameters(), back.parameters())
-        stays, moves, log_det = moved, stays, log_det + gained
-    if not swaps:
-        return _merge((moves, stays)), log_det
-    return _merge((torch.where(forwards, stays, moves), torch.where(forwards, moves, stays))), log_det
+    told = None if context is None else context.expand(*w.shape[:-1], -1)
+    return run_directed(w, direction, told, [layer.parameters() for layer in layers])
 
 
 Halves = tuple[Tensor, Tensor]  # even and odd coordinates, (..., D / 2)
