@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from metvae_cli.models.activations import Activation, curvature, name_of, value_and_slope
+from metvae_cli.models.activations import Activation, curvature, name_of, pulled_back, value_of
 from metvae_cli.models.base import Likelihood
 from metvae_cli.models.decoders import MLPDecoder
 from metvae_cli.models.likelihoods import ElementwiseLikelihood
@@ -95,20 +95,20 @@ class _LogProbAndScore(torch.autograd.Function):
         likelihood: ElementwiseLikelihood, activation: Activation, x: Tensor, z: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         weights, biases = parameters[::2], parameters[1::2]
-        below, inner, slopes, outer = z.flatten(0, 1), [], [], []
+        below, inner, outer = z.flatten(0, 1), [], []
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             inner.append(torch.addmm(bias, below, weight.T))
-            below, slope = value_and_slope(activation, inner[-1])
-            slopes.append(slope)
+            below = value_of(activation, inner[-1])
             outer.append(below)
         output = torch.addmm(biases[-1], below, weights[-1].T).unflatten(0, z.shape[:2])
         top = likelihood.slope(output, x)
-        down, gradients = top.flatten(0, 1), []
-        for weight, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):
+        down, gradients, errors = top.flatten(0, 1), [], []
+        for weight, below in zip(reversed(weights[1:]), reversed(inner), strict=True):
             gradients.append(down @ weight)
-            down = gradients[-1] * slope
+            down = pulled_back(activation, below, gradients[-1])
+            errors.append(down)
         score = (down @ weights[0]).view_as(z)
-        return likelihood.log_prob(output, x), score, top, *inner, *outer, *slopes, *reversed(gradients)
+        return likelihood.log_prob(output, x), score, top, *inner, *outer, *reversed(gradients), *reversed(errors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -150,7 +150,6 @@ class _Kept(NamedTuple):
     top: Tensor
     inner: Sequence[Tensor]
     below: Sequence[Tensor]
-    slopes: Sequence[Tensor]
     gradients: Sequence[Tensor]
     errors: Sequence[Tensor]
 
@@ -160,11 +159,9 @@ class _Kept(NamedTuple):
         x, z, *rest = ctx.saved_tensors
         depth, hidden = ctx.depth, ctx.depth - 1
         weights, top, rest = rest[: 2 * depth : 2], rest[2 * depth], rest[2 * depth + 1 :]
-        inner, outer, slopes, gradients = (rest[i * hidden : (i + 1) * hidden] for i in range(4))
-        errors = [gradient * slope for gradient, slope in zip(gradients, slopes, strict=True)]
-        below = [z.flatten(0, 1), *outer]
-        errors.append(top.flatten(0, 1))
-        return cls(ctx.likelihood, ctx.activation, x, z, weights, top, inner, below, slopes, gradients, errors)
+        inner, outer, gradients, errors = (rest[i * hidden : (i + 1) * hidden] for i in range(4))
+        below, errors = [z.flatten(0, 1), *outer], [*errors, top.flatten(0, 1)]
+        return cls(ctx.likelihood, ctx.activation, x, z, weights, top, inner, below, gradients, errors)
 
     def downs_of_value(self, value_bar: Tensor | None) -> list[Tensor]:
         """c_l of each layer where the score is not differentiated."""
@@ -175,9 +172,9 @@ class _Kept(NamedTuple):
     def downs(self, value_bar: Tensor | None, tangent: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """c_l and t_{l-1} of each layer, for the cotangent of the score, (S B, D)."""
         tangents, ups = [tangent], []
-        for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
+        for weight, inner in zip(self.weights[:-1], self.inner, strict=True):
             ups.append(tangents[-1] @ weight.T)
-            tangents.append(ups[-1] * slope)
+            tangents.append(pulled_back(self.activation, inner, ups[-1]))
         last = (tangents[-1] @ self.weights[-1].T).view_as(self.top)
         down = self.likelihood.curvature(self.top, self.x) * last
         if value_bar is not None:
@@ -185,7 +182,7 @@ class _Kept(NamedTuple):
         downs = [down.flatten(0, 1)]
         for i in reversed(range(len(ups))):
             bend = curvature(self.activation, self.inner[i]) * self.gradients[i] * ups[i]
-            downs.insert(0, torch.addcmul(bend, downs[0] @ self.weights[i + 1], self.slopes[i]))
+            downs.insert(0, bend + pulled_back(self.activation, self.inner[i], downs[0] @ self.weights[i + 1]))
         return downs, tangents
 
     def parameter_gradients(self, downs: Sequence[Tensor], tangents: Sequence[Tensor] | None) -> list[Tensor]:
