@@ -1,6 +1,7 @@
 """Several runs of one configuration as one program: stacked parameters and buffers, and `torch.vmap` over the runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -113,24 +114,33 @@ class Stack:
         x: (R, B, *event), or (B, *event), the same for all, if `streams` is None: they draw the same numbers then
         """
         whole, in_all = self._wholes[0], []
-        stacked = {**self._parameters, **self._buffers}
 
         def say(x: Tensor) -> dict[str, Tensor]:
             said, *same = whole.say(x, likelihood_weight)
             in_all.append(same)
             return said
 
-        def inside(state: Mapping[str, Tensor], function: Callable[..., T], *given: Tensor) -> T:
-            with SideBySide(next(iter(state.values())), streams, again):
-                # Without `tie_weights`, which does not put back the parameters of a module that several modules share.
-                return functional_call(whole, dict(state), (function, *given), tie_weights=False)
+        mapped = torch.vmap(partial(self._inside, streams, say), in_dims=(0, None if streams is None else 0))
+        return mapped({**self._parameters, **self._buffers}, x), *in_all[0]
 
-        def again(function: Callable[[], Tensor]) -> Tensor:
-            # Tensors that the function has from the first call belong to this one: torch knows them by their depth.
-            return torch.vmap(lambda state: inside(state, function))(stacked)
+    def _inside(
+        self,
+        streams: Sequence[Stream] | None,
+        function: Callable[..., T],
+        state: Mapping[str, Tensor],
+        *given: Tensor,
+    ) -> T:
+        """What a function returns under `torch.vmap`, where the first run has a state that stands for those of all."""
+        with SideBySide(next(iter(state.values())), streams, partial(self._again, streams)):
+            # Without `tie_weights`, which does not put back the parameters of a module that several modules share.
+            return functional_call(self._wholes[0], dict(state), (function, *given), tie_weights=False)
 
-        mapped = torch.vmap(lambda state, x: inside(state, say, x), in_dims=(0, None if streams is None else 0))
-        return mapped(stacked, x), *in_all[0]
+    def _again(self, streams: Sequence[Stream] | None, function: Callable[[], Tensor]) -> Tensor:
+        """What a function, made inside of an earlier `torch.vmap`, returns inside of another; of each run.
+
+        Torch knows tensors that are mapped over by the depth of the map: those that it has from there belong here.
+        """
+        return torch.vmap(partial(self._inside, streams, function))({**self._parameters, **self._buffers})
 
     def _hand_out(self, gradients: Sequence[Tensor | None], weights: Weights) -> None:
         for learner, own, parts in zip(self.learners, self._own, _apart(gradients, len(self._own)), strict=True):

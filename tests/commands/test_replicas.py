@@ -234,6 +234,7 @@ def test_a_signal_saves_all_seeds(here: Path) -> None:
         (("trainer.replicas=1.5",), "trainer.replicas=1.5: expected a whole number of at least 1"),
         (("trainer.replicas=abc",), "trainer.replicas=abc: expected a whole number of at least 1"),
         (("-m", "seed=0,1"), "seed 1 would be trained by two jobs; say seed=0,2"),
+        (("-m", "trainer.replicas=1,3", "seed=0,2"), "seed 2 would be trained by two jobs; say seed=0,3"),
         (("-m", "trainer.replicas=3", "seed=range(4,14)", "sampler=hmc,langevin"), "say seed=range(4,34,3)"),
         (
             ("-m", "hydra/sweeper=optuna", "hydra.sweeper.pruner=median", "sampler=hmc,langevin"),
