@@ -8,6 +8,8 @@ no checkpoint. All counts take turns. R = 1 is the batched program of one run, w
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +19,12 @@ import torch
 from benchmarks.contenders import NEVER, Run
 from benchmarks.measuring import Budget, Neighbours, machine_lines, take_turns
 from benchmarks.rows import is_noisy
+from benchmarks.speed import Parser, duration, one_of, positive, several
 from metvae_cli.build import build_experiment, plain
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer
+from metvae_cli.errors import ConfigError
+from metvae_cli.paths import config_dir
 from metvae_cli.tracking.tracker import Silence
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.stack import Stack
@@ -78,21 +83,41 @@ def row(experiment: str, counts: Sequence[int], seconds: float) -> str:
     return f"{experiment:22}{own:8.2f} ms" + "".join(f"{each.median / own:8.2f}" for each in times.values()) + mark
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiments", default="digits_vae,digits_lmcvae,digits_metvae_hmc", help="(%(default)s)")
-    parser.add_argument("--counts", default="1,2,4,8,16", help="values of R (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each row (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (%(default)s)")
-    asked = parser.parse_args()
-    counts = [int(count) for count in asked.counts.split(",")]
-    print(machine_lines("cpu", asked.threads))
-    print(f"{'experiment':22}{'alone':>11}" + "".join(f"{f'R={count}':>8}" for count in counts))
-    for experiment in asked.experiments.split(","):
+def experiments() -> list[str]:
+    """Those of `metvae train`."""
+    names = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
+    return [name for name in names if not name.startswith("infer_")]
+
+
+def parser() -> Parser:
+    """Which words there are."""
+    made = Parser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    names = "digits_vae,digits_lmcvae,digits_metvae_hmc"
+    add("--experiments", type=several(one_of(experiments())), default=names, help="(%(default)s)")
+    add("--counts", type=several(positive), default="1,2,4,8,16", help="values of R (%(default)s)")
+    add("--seconds", type=duration, default="15", help="of each row (%(default)s)")
+    add("--threads", type=positive, default="1", help="of the CPU (%(default)s)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; returns the exit status."""
+    made = parser()
+    asked = made.parse_args(argv)
+    if asked.threads > (os.cpu_count() or 1):
+        made.error(f"--threads {asked.threads}: this machine has {os.cpu_count()}")
+    print("  ".join(f"{name}: {value}" for name, value in machine_lines("cpu", asked.threads).items()))
+    print("alone: ms of an iteration of one run; R: of R runs side by side, in those of one (less than R is a gain)")
+    print(f"{'experiment':22}{'alone':>11}" + "".join(f"{f'R={count}':>8}" for count in asked.counts), flush=True)
+    for experiment in asked.experiments:
         torch.set_num_threads(asked.threads)
-        print(row(experiment, counts, asked.seconds), flush=True)
+        try:
+            print(row(experiment, asked.counts, asked.seconds), flush=True)
+        except ConfigError as error:
+            made.error(f"{experiment}: {error}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

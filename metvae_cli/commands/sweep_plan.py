@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from metvae_cli.commands.hydra_entry import SWEEPS, composed_for_sweep, override_value
+from metvae_cli.commands.sweep_seeds import refuse_shared_seeds
 from metvae_cli.commands.sweep_space import SearchPlan, plan_search
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import STUDY_FILE
@@ -130,12 +131,12 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
             f"hydra.sweep.dir={folder}: holds a run already; choose another directory, or sweep.resume={folder}"
         )
     search = plan_search(command, overrides, config.hydra.sweeper)
-    if search and search.settings.pruner != "none" and config.get("trainer", {}).get("devices", 1) > 1:
-        raise ConfigError(
-            f"hydra.sweeper.pruner={search.settings.pruner}: cannot stop runs of several processes; set it to none, or "
-            "trainer.devices=1"
-        )
-    jobs = search.settings.n_trials if search else _number_of_jobs(overrides, config)
+    if search and search.settings.pruner != "none":
+        _refuse_to_prune(search.settings.pruner, config.get("trainer", {}))
+    listed = None if search else _listed_jobs(overrides, config)
+    if listed is not None and resumed is None and command == "train":
+        refuse_shared_seeds(listed, config)
+    jobs = search.settings.n_trials if search else None if listed is None else len(listed)
     processes, threads = _spread(config, jobs, search is not None)
     same = [str(override.key_or_group) for override in overrides if not override.is_sweep_override()]
     return SweepPlan(
@@ -154,6 +155,14 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
         search=search,
         batch=search.settings.max_batch_size or processes or 1 if search else 0,
     )
+
+
+def _refuse_to_prune(pruner: str, trainer: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a run is not one that could be stopped by itself."""
+    for key, what in (("devices", "runs of several processes"), ("replicas", "one of several seeds side by side")):
+        count = trainer.get(key, 1)
+        if isinstance(count, int) and count > 1:
+            raise ConfigError(f"hydra.sweeper.pruner={pruner}: cannot stop {what}; set it to none, or trainer.{key}=1")
 
 
 def resumed_sweep(command: str, words: Sequence[str]) -> Path | None:
@@ -203,11 +212,12 @@ def _by_hand(words: Sequence[str]) -> list[str]:
     return [word for word in doubtful if word != "hydra/sweeper=optuna" and not _is_about(word, _HARMLESS)]
 
 
-def _number_of_jobs(overrides: Sequence[Override], config: DictConfig) -> int | None:
+def _listed_jobs(overrides: Sequence[Override], config: DictConfig) -> Sequence[Sequence[str]] | None:
+    """The words of each job, where they are known before the first."""
     if config.hydra.sweeper.get("_target_") != BASIC_SWEEPER or config.hydra.sweeper.get("params"):
         return None
     (jobs,) = BasicSweeper.split_arguments(list(overrides), None)
-    return len(jobs)
+    return jobs
 
 
 def _launcher(config: DictConfig) -> str:

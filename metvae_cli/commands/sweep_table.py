@@ -61,7 +61,8 @@ def print_sweep(
     table = Table(title=f"sweep: {', '.join(f'{count} {status}' for status, count in counts)}", title_justify="left")
     table.add_column("directory", overflow="fold")
     table.add_column("status")
-    table.add_column(_VALUES.get(command, "value"), justify="right")
+    of_seeds = ", mean over seeds" * any("seeds" in _summary(job.folder) for job in jobs)
+    table.add_column(f"{_VALUES.get(command, 'value')}{of_seeds}", justify="right")
     table.add_column("reason", overflow="fold")
     for job in jobs:
         value = "" if job.value is None else f"{job.value:.3f}"

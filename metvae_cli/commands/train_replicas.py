@@ -40,6 +40,8 @@ from metvae_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+_FEWEST = 4  # seeds of a small network that take less time side by side than one after another
+
 
 class SeedRun(NamedTuple):
     """The run of one seed. content: of the checkpoint that it goes on from, or None."""
@@ -88,13 +90,26 @@ def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *,
     learner, settings = runs[0].experiment.learner, runs[0].experiment.settings
     size = sum(parameter.numel() for part in (learner.model, learner.sampler) for parameter in part.parameters())
     set_threads(settings.threads, replicas * size)
-    if size > SMALL and runs[0].experiment.device.type == "cpu":
-        runs[0].experiment.notes.append(
-            f"trainer.replicas={replicas}: {size:,} parameters keep a CPU busy by themselves; side by side their seeds "
-            "take as long as one after another"
-        )
+    if runs[0].experiment.device.type == "cpu":
+        runs[0].experiment.notes.extend(_slowness(replicas, config["seed"], size))
     _refuse_unlike(runs)
     return lambda: _train(runs, config, folder)
+
+
+def _slowness(replicas: int, seed: int, size: int) -> list[str]:
+    """What is said on a CPU of seeds that are no faster side by side than one after another. size: parameters of one"""
+    if size > SMALL:
+        reason = f"{size:,} parameters keep a CPU busy by themselves; side by side their seeds take as long as"
+    elif replicas < _FEWEST:
+        reason = f"on a CPU side by side pays from {_FEWEST} or 5 seeds on; fewer are trained sooner"
+    else:
+        return []
+    return [f"trainer.replicas={replicas}: {reason} one after another, by {_one_by_one(replicas, seed)}"]
+
+
+def _one_by_one(replicas: int, seed: int) -> str:
+    """The words that train the same seeds one after another."""
+    return f'trainer.replicas=1 -m "seed=range({seed},{seed + replicas})"'
 
 
 def _refuse_unlike(runs: Sequence[SeedRun]) -> None:
@@ -104,7 +119,7 @@ def _refuse_unlike(runs: Sequence[SeedRun]) -> None:
         seed = runs[0].config["seed"]
         raise ConfigError(
             f"trainer.replicas={len(runs)}: this configuration cannot be trained side by side ({reason}); "
-            f'train its seeds one by one: trainer.replicas=1 -m "seed=range({seed},{seed + len(runs)})"'
+            f"train its seeds one by one: {_one_by_one(len(runs), seed)}"
         )
 
 
@@ -120,15 +135,16 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> 
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     device = str(runs[0].experiment.device)
     for run in runs:
-        store_own_words(folder, run.config["seed"])
-    failures: list[str] = []
+        if not run.is_done:  # a finished run is left as it is
+            store_own_words(folder, run.config["seed"])
+    failures: dict[int, str] = {}
 
     def work(interruption: Interruption) -> dict[int, dict[str, Any]]:
         found, failed = _work(runs, folder, data, interruption)
-        failures.extend(failed)
+        failures.update(failed)
         write_json(folder / "summary.json", summarized(found))
         if failed:
-            raise RunError("; ".join(failed))
+            raise RunError(_said_once(failed))
         return found
 
     try:
@@ -142,20 +158,28 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> 
     except RunError:
         if not failures:
             raise
-        raise RunError(f"{'; '.join(failures)} (the whole story: train.log of that seed in {folder})") from None
+        raise RunError(f"{_said_once(failures)} (the whole story: train.log of that seed in {folder})") from None
     print_replicas(found, folder)
     return summarized(found)["val/bound"]
 
 
+def _said_once(failures: Mapping[int, str]) -> str:
+    """What failed, with the seeds to which each reason applies."""
+    seeds = {reason: [seed for seed, own in failures.items() if own == reason] for reason in failures.values()}
+    return "; ".join(
+        f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}: {reason}" for reason, own in seeds.items()
+    )
+
+
 def _work(
     runs: Sequence[SeedRun], folder: Path, data: Mapping[str, Any], interruption: Interruption
-) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Train and measure; returns what summary.json of each seed holds, and what failed."""
+) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """Train and measure; returns what summary.json of each seed holds, and why seeds failed."""
     for note in runs[0].experiment.notes:
         log.warning("note: %s", note)
     found = {run.config["seed"]: json.loads((run.folder / "summary.json").read_text()) for run in runs if run.is_done}
     left = [run for run in runs if not run.is_done]
-    failures: list[str] = []
+    failures: dict[int, str] = {}
     with ExitStack() as stack:
         voices = stack.enter_context(Voices(folder, [run.config["seed"] for run in left]))
         opened = []
@@ -164,13 +188,14 @@ def _work(
             with speaks():
                 opened.append(stack.enter_context(_opened(run, data, interruption, speaks, bar=not opened)))
         learner = runs[0].experiment.learner
-        log.info("%s: %d seeds side by side; writing to %s", learner.dataset.name, len(left), folder)
+        seeds = f"{len(left)} seed{'s' * (len(left) != 1)}"
+        log.info("%s: %s side by side; writing to %s", learner.dataset.name, seeds, folder)
         ends = Replicas([entry.replica for entry in opened], interruption).fit()
         stop = next((end for end in ends if isinstance(end, Interrupted)), None)
         for entry, end in zip(opened, ends, strict=True):
             seed = entry.run.config["seed"]
             if isinstance(end, Exception):
-                failures.append(f"seed {seed}: {end}")
+                failures[seed] = str(end)
                 with entry.replica.voice():
                     log.error("the run failed", exc_info=end)
                 write_status(entry.run.folder, "failed", f"{type(end).__name__}: {end}")

@@ -12,7 +12,8 @@ operations are deterministic.
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,17 @@ T = TypeVar("T")
 
 _CLOSE = 1e-3
 _MOST = 0.99
+
+
+@runtime_checkable
+class MappedMode(Protocol):
+    """A mode of torch's, inside of which a tensor stands for those of several runs, as under `torch.vmap`."""
+
+    def place(self) -> Callable[[Callable[[], Tensor]], Tensor]:
+        """What calls a function inside of such a mode again, later and from outside, with the random numbers that are
+        next now; what it returns is stacked over runs.
+        """
+        ...
 
 
 class Recomputation:
@@ -62,13 +74,21 @@ class _Gate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
         return gradients
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *tensors: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of stacked tensors, one gate below."""
+        return _Gate.apply(*tensors), in_dims
 
 
 def _behind_gate(found: T) -> T:
@@ -122,10 +142,10 @@ class _Stretch:
         if (other := chain.latest()) is not None:
             other.saved.clear()
         chain.latest = weakref.ref(self)
-        with self.surroundings.restored(), torch.enable_grad(), self.saving():
-            position = self.again().detach()
+        with torch.enable_grad(), self.saving():
+            share = self.surroundings.call(lambda: _agreement(self.again().detach(), self.position))
         chain.path.evaluations = evaluations
-        if len(self.saved) != self.count or not _agree(position, self.position):
+        if len(self.saved) != self.count or (chain.device.type == "cpu" and share.min().item() < _MOST):
             raise RunError(
                 "trainer.checkpoint_chain=true: a step of the chain came out otherwise when it was computed again; "
                 "does a class in plugins=[...] draw random numbers in another way than torch's, or remember "
@@ -139,7 +159,16 @@ class _Surroundings:
     def __init__(self, device: torch.device) -> None:
         self._modules = [torch.random, *([] if device.type == "cpu" else [torch.get_device_module(device)])]
         self._streams = [module.get_rng_state() for module in self._modules]
-        self._modes = current_modes()  # draws for a whole batch: backward passes happen outside of them
+        modes = current_modes()  # draws for a whole batch, runs side by side: backward passes happen outside of them
+        self._modes = [mode for mode in modes if not isinstance(mode, MappedMode)]
+        self._places = [mode.place() for mode in modes if isinstance(mode, MappedMode)]
+
+    def call(self, function: Callable[[], Tensor]) -> Tensor:
+        """What a function returns when all is so again, of each run if several are mapped over."""
+        with self.restored():
+            for place in self._places:
+                function = partial(place, function)
+            return function()
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -160,9 +189,8 @@ class _Surroundings:
             module.set_rng_state(state)
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether two positions are one, up to rounding, and up to decisions that rounding turns once in a while."""
-    if found.device.type != "cpu":
-        return True
-    same = torch.isclose(found, expected, rtol=_CLOSE, atol=_CLOSE, equal_nan=True)
-    return same.float().mean().item() >= _MOST
+def _agreement(found: Tensor, expected: Tensor) -> Tensor:
+    """The share of two positions that is one up to rounding, (): not all, since rounding may turn a decision."""
+    near = (found - expected).abs() <= _CLOSE * (1 + expected.abs())  # torch.isclose cannot be mapped over
+    same = near | (found == expected) | (found.isnan() & expected.isnan())
+    return same.float().mean()

@@ -42,6 +42,8 @@ def batch_metrics(output: ObjectiveOutput, model: TrainedModel, likelihood_weigh
     if len(weights) > 1:
         numbers += [weights.var(0, unbiased=False).mean(), weights.softmax(0).square().sum(0).reciprocal().mean()]
     else:
+        # What both are for one chain, whatever its weight. One that is not finite shows in the bound, and its step is
+        # skipped: these two need not cost operations to say it again.
         numbers += [weights.new_zeros(()), weights.new_ones(())]
     values = torch.stack(numbers)
     num_steps = len(info.accepted)

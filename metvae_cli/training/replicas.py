@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.data.base import epoch_order
-from metvae_cli.errors import Interrupted
+from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.training.course import Batch, Question
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.stack import HeldOut, Stack
@@ -83,6 +83,10 @@ class Replicas:
             answers = self._validate(stack, group) if self._questions[group[0]] is None else self._train(stack, group)
         except Interrupted:
             self._stop_waiting()
+            return
+        except Exception as error:  # none of them has an answer
+            for run in group:
+                self._go_on(run, lambda run=run, error=error: self._courses[run].throw(error))
             return
         for run, answer in zip(group, answers, strict=True):
             self._go_on(run, lambda run=run, answer=answer: self._courses[run].send(answer))
@@ -178,7 +182,7 @@ def _agree(stack: Stack, replicas: Sequence[Replica], number: int) -> bool:
             rehearsals.enter_context(replica.stream.rehearsal())
         try:
             said = stack.gradients(index, replicas[0].trainer.settings.weights(0, 0))
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except (RunError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
             raise _Failed(" ".join(str(error).split()).partition(". ")[0]) from error
     return all(
         _near(loss, said[run].loss) and _are_near(gradients, [p.grad for p in replicas[run].trainer.parameters])

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from metvae_cli.training.device import DeviceName
 
 Strategy = Literal["ddp"]
 Precision = Literal["32-true", "bf16-mixed"]
+Replicas = Annotated[int, "a whole number of at least 1"]
 
 
 class Weights(NamedTuple):
@@ -83,7 +84,7 @@ class TrainerSettings:
     strategy: Strategy = "ddp"
     precision: Precision = "32-true"
     checkpoint_chain: bool = False
-    replicas: int = 1
+    replicas: Replicas = 1
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -100,7 +101,8 @@ class TrainerSettings:
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in zero_allowed):
                 least = "0 or more" if field.name in zero_allowed else "positive"
-                raise ValueError(f"{field.name}={value}: must be {least} and finite")
+                allowed = "a whole number of at least 1" if field.name == "replicas" else f"{least} and finite"
+                raise ValueError(f"{field.name}={value}: must be {allowed}")
         if self.replicas > 1:
             self._refuse_beside_replicas()
 

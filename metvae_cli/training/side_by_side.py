@@ -11,6 +11,7 @@ draws them. Values that steer what is done cannot be looked at: they differ betw
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,10 @@ from metvae_cli.training.whole_batch_draws import REFUSED
 
 # Given the stacked tensors below and where their runs are (None: it is the same for all), what stands for the result.
 _Below = Callable[[list[Tensor], list[int | None]], tuple[Any, Any]]
+
+
+# Given a function of no arguments, what it returns, stacked over runs.
+Again = Callable[[Callable[[], Tensor]], Tensor]
 
 
 class _Stacked(torch.autograd.Function):
@@ -50,11 +55,13 @@ class SideBySide(TorchFunctionMode):
     Args:
         stacked: any tensor that is mapped over, by its first dimension
         streams: of each run; None for the global one, whose numbers all runs share
+        again: calls a function inside of another one of these, of the same runs
     """
 
-    def __init__(self, stacked: Tensor, streams: Sequence[Stream] | None) -> None:
+    def __init__(self, stacked: Tensor, streams: Sequence[Stream] | None, again: Again) -> None:
         super().__init__()
         self._stacked = stacked
+        self._again = again
         self._streams = streams
         self._special: dict[Any, Callable[..., Any]] = {
             torch.autograd.grad: self._grad,
@@ -79,6 +86,19 @@ class SideBySide(TorchFunctionMode):
         """Torch's way to ask what a function does in here."""
         special = self._special.get(func)
         return (special or func)(*args, **(kwargs or {}))
+
+    def place(self) -> Again:
+        """What calls a function inside, again, with the random numbers that are next now."""
+        streams = self._streams or []
+        places = [stream.place() for stream in streams]
+
+        def call(function: Callable[[], Tensor]) -> Tensor:
+            with ExitStack() as stack:
+                for stream, place in zip(streams, places, strict=True):
+                    stack.enter_context(stream.rehearsal(place))
+                return self._again(function)
+
+        return call
 
     def _draw(self, shape: Sequence[int], fill: Callable[..., Tensor], args: Sequence[Any], **like: Any) -> Tensor:
         """Numbers of a shape, for each run from its stream, or the same for all."""

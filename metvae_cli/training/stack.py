@@ -1,7 +1,8 @@
 """Several runs of one configuration as one program: stacked parameters and buffers, and `torch.vmap` over the runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from metvae_cli.training.side_by_side import SideBySide
 from metvae_cli.training.state import Learner
 from metvae_cli.training.streams import Stream
 from metvae_cli.training.trainer import VALIDATION_SEED
+
+T = TypeVar("T")
 
 
 class HeldOut(NamedTuple):
@@ -110,18 +113,34 @@ class Stack:
 
         x: (R, B, *event), or (B, *event), the same for all, if `streams` is None: they draw the same numbers then
         """
-        template, in_all = self._wholes[0], []
+        whole, in_all = self._wholes[0], []
 
-        def say(state: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-            with SideBySide(next(iter(state.values())), streams):
-                # Without `tie_weights`, which does not put back the parameters of a module that several modules share.
-                given = (x, likelihood_weight)
-                said, *same = functional_call(template, dict(state), given, tie_weights=False)
+        def say(x: Tensor) -> dict[str, Tensor]:
+            said, *same = whole.say(x, likelihood_weight)
             in_all.append(same)
             return said
 
-        mapped = torch.vmap(say, in_dims=(0, None if streams is None else 0))
+        mapped = torch.vmap(partial(self._inside, streams, say), in_dims=(0, None if streams is None else 0))
         return mapped({**self._parameters, **self._buffers}, x), *in_all[0]
+
+    def _inside(
+        self,
+        streams: Sequence[Stream] | None,
+        function: Callable[..., T],
+        state: Mapping[str, Tensor],
+        *given: Tensor,
+    ) -> T:
+        """What a function returns under `torch.vmap`, where the first run has a state that stands for those of all."""
+        with SideBySide(next(iter(state.values())), streams, partial(self._again, streams)):
+            # Without `tie_weights`, which does not put back the parameters of a module that several modules share.
+            return functional_call(self._wholes[0], dict(state), (function, *given), tie_weights=False)
+
+    def _again(self, streams: Sequence[Stream] | None, function: Callable[[], Tensor]) -> Tensor:
+        """What a function, made inside of an earlier `torch.vmap`, returns inside of another; of each run.
+
+        Torch knows tensors that are mapped over by the depth of the map: those that it has from there belong here.
+        """
+        return torch.vmap(partial(self._inside, streams, function))({**self._parameters, **self._buffers})
 
     def _hand_out(self, gradients: Sequence[Tensor | None], weights: Weights) -> None:
         for learner, own, parts in zip(self.learners, self._own, _apart(gradients, len(self._own)), strict=True):
@@ -132,7 +151,7 @@ class Stack:
 
 
 class _Whole(nn.Module):
-    """All of a learner that has parameters or buffers, as one function of a batch."""
+    """All of a learner that has parameters or buffers, as one module."""
 
     def __init__(self, learner: Learner[TrainedModel]) -> None:
         super().__init__()
@@ -140,7 +159,11 @@ class _Whole(nn.Module):
         self.adaptations = nn.ModuleList(learner.adaptations)
         self._objective = learner.objective
 
-    def forward(self, x: Tensor, likelihood_weight: float) -> tuple[dict[str, Tensor], tuple[str, ...], int]:
+    def forward(self, function: Callable[..., T], *given: Tensor) -> T:
+        """What a function returns, which may ask this module: the way to call it with other parameters."""
+        return function(*given)
+
+    def say(self, x: Tensor, likelihood_weight: float) -> tuple[dict[str, Tensor], tuple[str, ...], int]:
         """What a batch (B, *event) says, as tensors alone, the names of its metrics, and the number of evaluations."""
         output = self._objective(self.model, self.sampler, x, likelihood_weight)
         there = {"loss": output.loss, "log_weights": output.log_weights, "score_loss": output.score_loss}

@@ -1,10 +1,11 @@
 """The random stream of each of several runs in one process: each run draws the numbers that it would draw alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metvae_cli.training.checkpoint import random_states, restore_random_states
 
@@ -38,15 +39,19 @@ class Stream:
         finally:
             self._keep()
 
+    def place(self) -> dict[str, Tensor]:
+        """Where its generators stand."""
+        return {name: generator.get_state() for name, generator in self.generators.items()}
+
     @contextmanager
-    def rehearsal(self) -> Iterator[None]:
-        """Inside, numbers are drawn that will be drawn again."""
-        before = {name: generator.get_state() for name, generator in self.generators.items()}
+    def rehearsal(self, place: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+        """Inside, numbers are drawn that will be drawn again. place: from which on, if not from where it stands."""
+        before = self.place()
         try:
+            self._move(place or before)
             yield
         finally:
-            for name, state in before.items():
-                self.generators[name].set_state(state)
+            self._move(before)
 
     def states(self) -> dict[str, Any]:
         """What a checkpoint holds, to be asked for inside of `current`. Training draws from torch alone."""
@@ -54,9 +59,13 @@ class Stream:
 
     def restore(self) -> None:
         """Make this the global stream, those of numpy and Python included."""
-        states = {name: generator.get_state() for name, generator in self.generators.items()}
+        states = self.place()
         cuda = [states["cuda"]] if "cuda" in states else []
         restore_random_states(self._others | {"torch": states["cpu"], "cuda": cuda})
+
+    def _move(self, place: Mapping[str, Tensor]) -> None:
+        for name, state in place.items():
+            self.generators[name].set_state(state)
 
     def _keep(self) -> None:
         self.generators["cpu"].set_state(torch.get_rng_state())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from metvae_cli.kernels.adaptation import Outcome
 from metvae_cli.kernels.base import Proposal
@@ -15,6 +16,7 @@ from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations, make_schedule, step_sizes
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.schedule import Constant, Linear, Schedule
 
 
 def leapfrogs(step_sizes: Sequence[StepSize]) -> list[Proposal]:
@@ -79,6 +81,26 @@ def test_only_adapted_step_sizes_are_adapted(rule: Any, adapts: bool) -> None:
 def test_mistakes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         assemble(**changes)
+
+
+class Halved(Linear):
+    """A schedule of the user's own."""
+
+    def forward(self) -> Tensor:
+        return super().forward() / 2
+
+
+class Cooler(Constant):
+    """Another one."""
+
+    def forward(self) -> Tensor:
+        return torch.full((self.num_steps,), 0.5)
+
+
+@pytest.mark.parametrize("schedule", [Linear(3), Constant(3), Halved(3), Cooler(3)])
+def test_a_chain_has_the_temperatures_that_its_schedule_says(schedule: Schedule) -> None:
+    betas = [float(beta) for beta in schedule.betas(torch.zeros(1, dtype=torch.float64))]
+    assert betas == pytest.approx(schedule().tolist())
 
 
 def test_a_schedule_of_another_length_is_refused() -> None:

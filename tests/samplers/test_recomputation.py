@@ -190,7 +190,7 @@ def test_the_gradient_would_be_wrong_without_that_error(monkeypatch: pytest.Monk
     """The judge of equal gradients, shown a chain that draws anew."""
     kept = result(make(*METHODS["hmc"], checkpoints=False))
     monkeypatch.setattr(recomputation._Surroundings, "restored", other_streams)
-    monkeypatch.setattr(recomputation, "_agree", lambda found, expected: True)
+    monkeypatch.setattr(recomputation, "_agreement", lambda found, expected: torch.ones(()))
     again = result(make(*METHODS["hmc"], checkpoints=True))
     assert torch.equal(kept.numbers[0], again.numbers[0])
     assert not are_equal(kept, again)

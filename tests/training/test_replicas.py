@@ -1,17 +1,21 @@
 """Several seeds side by side: each is what its own run is, in numbers, in the loop's decisions and in random stream."""
 
+import gc
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.measuring import LiveBytes
 from metvae_cli.build import build_experiment
 from metvae_cli.data import base
 from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.training.checkpoint import load_checkpoint
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.replicas import Replica, Replicas, rehearse
+from metvae_cli.training.stack import Stack
 from metvae_cli.training.streams import Stream
 from metvae_cli.training.trainer import Trainer
 from tests.runs import configuration
@@ -21,13 +25,17 @@ SEEDS = (3, 4, 5)
 # Sums over samples and pixels are in another order; chains of some dozens of iterations multiply that.
 NEAR = 1e-9
 At = Callable[[Trainer, str, int], None]
+LMCVAE = ("sampler=langevin", "sampler.acceptance=none", "sampler.schedule=linear", "objective=annealed")
+AGAIN = "trainer.checkpoint_chain=true"
+SHORT = "trainer.max_epochs=2"
 QUICK = {
     "vae": ("sampler=none", "objective=elbo"),
     "iwae": ("sampler=none", "objective=iwae", "objective.gradient=stl"),
     "metvae": ("sampler=hmc_partial", "sampler.reverse=learned", "sampler.learn_persistence=true"),
-    "lmcvae": ("sampler=langevin", "sampler.acceptance=none", "sampler.schedule=linear", "objective=annealed"),
+    "lmcvae": LMCVAE,
     "flow": ("sampler=flow", "sampler.direction=lifted", "sampler.hidden=[8]"),
     "vcd": ("experiment=digits_vcd",),
+    "lmcvae again": (*LMCVAE, AGAIN, SHORT),
 }
 SLOW = {
     "hoffman": ("experiment=digits_hoffman",),
@@ -45,6 +53,13 @@ SLOW = {
     "vamp": ("prior=vamp", "prior.num_components=5", "encoder.flow=realnvp"),
     "conv": ("encoder=conv", "decoder=conv", "encoder.channels=[2,4]", "decoder.channels=[4,2]"),
     "cubo": ("sampler=none", "objective=cubo"),
+    "metvae again": ("sampler=hmc_partial", "sampler.reverse=learned", "sampler.learn_persistence=true", AGAIN, SHORT),
+    "amcvae again": ("experiment=digits_amcvae", AGAIN),
+    "flow again": ("experiment=digits_metvae_flow", AGAIN, SHORT),
+    "exact again": ("sampler.reverse=exact", AGAIN),
+    "running again": ("objective.baseline=running", "objective.num_samples=1", "trainer.score_warmup_epochs=3", AGAIN),
+    "cloned again": ("sampler.cloned_decoder=true", AGAIN),
+    "conv again": ("encoder=conv", "decoder=conv", "encoder.channels=[2,4]", "decoder.channels=[4,2]", AGAIN, SHORT),
 }
 
 
@@ -264,3 +279,36 @@ def test_replicas_that_are_not_of_one_configuration_are_found_out(tmp_path: Path
         for seed, count in ((0, 1), (1, 2))
     ]
     assert "each computes alone" in rehearse(replicas)
+
+
+# -------------------------------------------------------------------- chains that are computed again
+
+
+def peak(folder: Path, num_steps: int, *words: str) -> int:
+    """Bytes of all tensors at a time, at most, in an iteration of all seeds."""
+    wide = ("latent_dim=4", "decoder.hidden=[64]", f"sampler.num_steps={num_steps}")
+    together = side_by_side(folder, (*LMCVAE, *words, *wide)).replicas
+    stack = Stack([replica.trainer.learner for replica in together], [replica.stream for replica in together])
+    gc.disable()  # what only the collector would find counts as held
+    try:
+        with LiveBytes() as live:
+            stack.gradients([torch.arange(50)] * len(SEEDS), together[0].trainer.settings.weights(0, 0))
+    finally:
+        gc.enable()
+    return live.peak
+
+
+@pytest.mark.usefixtures("double")
+def test_memory_of_chains_that_are_computed_again_hardly_grows_with_the_steps(tmp_path: Path) -> None:
+    again = [peak(tmp_path, steps, AGAIN) for steps in (5, 15)]
+    kept = [peak(tmp_path, steps) for steps in (5, 15)]
+    assert kept[1] > 2 * kept[0]
+    assert 10 * (again[1] - again[0]) < kept[1] - kept[0]
+
+
+@pytest.mark.usefixtures("double")
+def test_a_second_pass_that_draws_other_numbers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stream, "rehearsal", lambda self, place=None: nullcontext())
+    together = side_by_side(tmp_path, (*LMCVAE, AGAIN, "trainer.max_epochs=1"))
+    ends = together.fit()
+    assert all(isinstance(end, RunError) and "came out otherwise" in str(end) for end in ends)
