@@ -217,9 +217,15 @@ def test_the_automatic_device_is_the_cpu_where_there_is_no_other(here: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["trainer.replicas=2", "trainer.devices=2", "trainer.precision=bf16-mixed"])
+@pytest.mark.parametrize("option", ["trainer.replicas=2", "trainer.precision=bf16-mixed"])
 def test_other_ways_to_train_repeat_bitwise(option: str, here: Path) -> None:
     words = (*words_of("digits_lmcvae", here), option)
+    assert apart(run("a", *words), run("b", *words)) == []
+
+
+@pytest.mark.slow
+def test_two_processes_that_train_together_repeat_bitwise(here: Path) -> None:
+    words = (*words_of("digits_lmcvae", here), "trainer.devices=2")
     for folder in ("a", "b"):
         started = command(*words, f"hydra.run.dir={folder}")
         result = subprocess.run(started, cwd=here, env=environment(), capture_output=True, text=True)
