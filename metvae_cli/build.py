@@ -37,7 +37,7 @@ from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
 from metvae_cli.tracking.run_directory import read_manifest
-from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.checkpoint import load_checkpoint, require_finite
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
 from metvae_cli.training.fabric import join_processes
 from metvae_cli.training.optimizer import make_optimizer
@@ -282,6 +282,7 @@ def load_run(
         sampler.load_state_dict(content["sampler"])
     except (RuntimeError, KeyError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
+    require_finite(torch.nn.ModuleDict({"model": model, "sampler": sampler}), f"run={folder} checkpoint={checkpoint}")
     place = prepare_device(device, threads, "")
     iteration = content["state"]["iteration"]
     return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)

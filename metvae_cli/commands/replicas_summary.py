@@ -71,6 +71,8 @@ def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path) -> None
 def _mean_and_spread(values: list[float]) -> tuple[float, float]:
     if not values:
         return math.nan, math.nan
+    if not all(map(math.isfinite, values)):
+        return sum(values) / len(values), math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 

@@ -76,9 +76,12 @@ class RunDirectory:
 
     def write_manifest(self, config: Mapping[str, Any], device: str, data: Mapping[str, Any]) -> None:
         """What ran, on what device and data, from which words. A resume adds its own start to the list."""
+        from torch import get_num_threads  # here: whoever reads runs needs no torch
+
         path = self.path / "manifest.json"
         known = json.loads(path.read_text()) if path.exists() else {"starts": []}
         start = {"time": now(), "argv": sys.argv, "pid": os.getpid(), "host": socket.gethostname()}
+        start["threads"] = get_num_threads()  # what a sum's last digit depends on
         manifest = {
             "starts": [*known["starts"], start],
             "end": None,

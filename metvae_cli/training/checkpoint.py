@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from metvae_cli.errors import ConfigError
 
@@ -87,6 +88,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"checkpoint {path}: written by another version of metvae (expected format {FORMAT})")
     return content
+
+
+def require_finite(module: nn.Module, where: str) -> None:
+    """Raise ConfigError where a weight is NaN or infinite. where: what the weights are of, to begin the message."""
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ConfigError(
+                f"{where}: {name} is not finite, training had failed by then; set checkpoint=best, or train again with "
+                "a lower optimizer.lr or sampler.step_size"
+            )
 
 
 def random_states() -> dict[str, Any]:

@@ -6,7 +6,6 @@ that is behind, since it was resumed from an earlier place, is brought up to the
 """
 
 import logging
-import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
@@ -111,9 +110,9 @@ class Replicas:
         """One line for all."""
         trainer = self.replicas[group[0]].trainer
         epoch = trainer.state.epoch + trainer.state.batch / trainer.num_batches
-        bounds = [means["bound"] for means, _ in found]
-        spread = f" ± {statistics.stdev(bounds):.3f} (sd of {len(bounds)} seeds)" if len(bounds) > 1 else ""
-        log.info("epoch %.4g  val/bound %.3f%s", epoch, statistics.fmean(bounds), spread)
+        bounds = torch.tensor([means["bound"] for means, _ in found])  # `statistics` raises where one is not finite
+        spread = f" ± {bounds.std():.3f} (sd of {len(bounds)} seeds)" if len(bounds) > 1 else ""
+        log.info("epoch %.4g  val/bound %.3f%s", epoch, bounds.mean(), spread)
 
     def _regroup(self, group: list[int]) -> Stack:
         """The stack of a group."""

@@ -206,13 +206,15 @@ class Trainer:
     def _validate(self) -> Generator[Question, Any, None]:
         state = self.state
         means = yield None
-        train_means = self.running.means() or state.train_means
+        before = {} if state.batch else state.train_means  # an epoch without a good step has no means, but columns
+        train_means = self.running.means() or before or dict.fromkeys((*means, "gradient_norm"), math.nan)
         epoch = state.epoch + state.batch / self.num_batches
         row = {
             "epoch": epoch,
             "iteration": state.iteration,
             "seconds": round(self._seconds(), 3),
             "decoder_evaluations": state.evaluations,
+            "bad_steps": state.bad_steps,
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             **{f"train/{name}": value for name, value in train_means.items()},
             **{f"val/{name}": value for name, value in means.items()},
@@ -220,11 +222,10 @@ class Trainer:
         }
         self.tracker.row(row)
         self.tracker.scalars(state.iteration, {f"val/{name}": value for name, value in means.items()})
-        train_bound = train_means.get("bound", math.nan)
-        log.info("epoch %.4g  train/bound %.3f  val/bound %.3f", epoch, train_bound, means["bound"])
+        log.info("epoch %.4g  train/bound %.3f  val/bound %.3f", epoch, train_means["bound"], means["bound"])
         state.validated_at = state.iteration
         state.validations_since_best += 1
-        if means["bound"] > state.best_value:
+        if state.best_value < means["bound"] < math.inf:
             state.best_value, state.best_epoch, state.validations_since_best = means["bound"], epoch, 0
             self.save("best.pt")
         ask = self.is_behind if math.isfinite(means["bound"]) else None
