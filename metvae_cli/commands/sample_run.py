@@ -13,7 +13,7 @@ from metvae_cli.commands.sample_pictures import Picture, draw
 from metvae_cli.commands.sample_request import PictureName, Request
 from metvae_cli.errors import Interrupted
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import stop_file, write_status
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_status
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.interruption import Interruption
@@ -23,23 +23,25 @@ def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folde
     """Write the pictures into `folder`, each as soon as it is made, and say where they are.
 
     Raises:
+        ConfigError: the directory cannot be had
         Interrupted: a signal came; the pictures made by then are whole
     """
-    write_status(folder, "running")
-    discard_events(folder)
-    try:
-        with Interruption(stop_file(folder)) as interruption, closing(Board(folder)) as board, interruption.at_once():
-            for name in names:
-                interruption.check()
-                for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
-                    print(path, flush=True)
-    except (Interrupted, KeyboardInterrupt):
-        write_status(folder, "interrupted", "the pictures made by then are whole")
-        raise
-    except Exception as error:
-        write_status(folder, "failed", f"{type(error).__name__}: {error}")
-        raise
-    write_status(folder, "finished")
+    with RunDirectory(folder), Interruption(stop_file(folder)) as interruption:
+        write_status(folder, "running")
+        discard_events(folder)
+        try:
+            with closing(Board(folder)) as board, interruption.at_once():
+                for name in names:
+                    interruption.check()
+                    for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
+                        print(path, flush=True)
+        except (Interrupted, KeyboardInterrupt):
+            write_status(folder, "interrupted", "the pictures made by then are whole")
+            raise
+        except Exception as error:
+            write_status(folder, "failed", f"{type(error).__name__}: {error}")
+            raise
+        write_status(folder, "finished")
 
 
 def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: bool) -> list[Path]:

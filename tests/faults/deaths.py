@@ -6,29 +6,31 @@ import io
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class Death(NamedTuple):
+@dataclass(frozen=True)
+class Death:
     """Called in a process: from then on it dies, as by `kill -9`, at a moment of writing a file.
 
     moment: half (of what is written at once has been), written (all of it, nothing flushed to the disk), synced,
         replaced (it has just taken its place), folder (the names in a directory are about to be flushed)
     name: pattern of the file's name; for `replaced` the name that it gets, for `folder` the directory's
-    count: which time
+    turn: which time
     """
 
     moment: str
     name: str
-    count: int
+    turn: int
 
     def __str__(self) -> str:
-        return "-".join(map(str, self))
+        return "-".join(map(str, astuple(self)))
 
     def __call__(self) -> None:
         """Replace what writes in this process."""
-        left = [self.count]
+        left = [self.turn]
 
         def dies(name: str) -> bool:
             left[0] -= fnmatch.fnmatch(name, self.name)
