@@ -1,4 +1,4 @@
-"""Signals at every stage of every command: saved within seconds, the right exit status, and a resume that ends alike."""
+"""Signals at every stage of every command: saved within seconds, the right exit status, a resume that ends alike."""
 
 import json
 import time
@@ -177,13 +177,14 @@ def test_a_signal_that_comes_too_late_for_a_job_ends_the_sweep(
 
 LONG = ("data=200", "threads=1")
 MANY = 300_000
+RETRAINED = ("importance.proposal=retrained", f"importance.retrain_epochs={MANY}")
 EVALUATED = {
     "importance": (
         ("estimators=[importance]", "diagnostics=[]", f"importance.num_samples={MANY}"),
         "metvae_cli.evaluation.importance.stream",
     ),
     "retrained": (
-        ("estimators=[importance]", "diagnostics=[]", "importance.proposal=retrained", f"importance.retrain_epochs={MANY}"),
+        ("estimators=[importance]", "diagnostics=[]", *RETRAINED),
         "metvae_cli.evaluation.proposals.epoch_order",
     ),
     "ais": (
@@ -240,7 +241,7 @@ def test_a_signal_ends_sampling_at_once(
 ) -> None:
     """Of minutes of in-painting, after a picture that is whole."""
     words = ("pictures=[prior,inpainting]", f"sweeps={MANY}", "hydra.run.dir=out")
-    with asked(here, "metvae_cli.samplers.chain.Sampler.forward", number, turn=3):
+    with asked(here, "metvae_cli.models.vae.VAE.decode", number, turn=30):
         assert metvae("sample", f"run={straight}", *words) == 128 + number
     assert f"stopped by {number.name}; the pictures made by then are whole" in capsys.readouterr().err
     assert (status(here / "out"), (here / "out" / "prior.png").exists()) == ("interrupted", True)
