@@ -24,6 +24,7 @@ from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
+from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.device import set_threads
 from metvae_cli.training.interruption import Interruption
 
@@ -92,7 +93,7 @@ def _run(
     columns: dict[str, PerDatum] = {}
     simulated: dict[str, PerDatum] = {}
     discard_events(folder)
-    with closing(Board(folder)) as board:
+    with closing(Board(folder)) as board, interruption.at_once():  # every part that is done has been written
         for group, functions in (("estimators", _ESTIMATORS), ("diagnostics", _DIAGNOSTICS)):
             for name in getattr(general, group):
                 started = time.monotonic()
@@ -190,7 +191,7 @@ def _write_columns(path: Path, columns: Mapping[str, PerDatum]) -> None:
     """One row per datum; empty where a column says nothing of it."""
     cells = {name: {int(n): float(v) for n, v in zip(*column, strict=True)} for name, column in columns.items()}
     numbers = sorted({number for column in cells.values() for number in column})
-    with path.open("w", newline="") as file:
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["datum", *cells])
         writer.writerows([number, *(column.get(number, "") for column in cells.values())] for number in numbers)

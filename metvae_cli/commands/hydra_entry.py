@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
+from metvae_cli.tracking.whole_file import whole
 
 SWEEPS = ("-m", "--multirun")
 _LAUNCHERS = (
@@ -189,9 +190,10 @@ def store_words(config: DictConfig, folder: Path) -> None:
     """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free."""
     stored = folder / ".hydra"
     stored.mkdir(exist_ok=True)
-    OmegaConf.save(config, stored / "config.yaml")
-    OmegaConf.save(HydraConfig.instance().cfg, stored / "hydra.yaml")
-    OmegaConf.save(HydraConfig.get().overrides.task, stored / "overrides.yaml")
+    words = HydraConfig.get().overrides.task
+    for name, content in (("config", config), ("hydra", HydraConfig.instance().cfg), ("overrides", words)):
+        with whole(stored / f"{name}.yaml") as temporary:
+            OmegaConf.save(content, temporary)
 
 
 def override_value(argv: Sequence[str], key: str) -> str | None:

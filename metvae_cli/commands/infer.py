@@ -18,7 +18,7 @@ from metvae_cli.commands.hydra_entry import (
     store_words,
     typed_values,
 )
-from metvae_cli.commands.stored_run import changed, log_to
+from metvae_cli.commands.stored_run import changed, last_checkpoint, log_to
 from metvae_cli.commands.train import built, start_or_resume
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
@@ -82,7 +82,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
     if config["objective"].get("_target_") is None:
         raise ConfigError(f"resume={folder}: was a plain chain, of which there are no checkpoints; start a new one")
     config = changed(config, [word for word in overrides if not word.startswith("plugins=")])
-    content = load_checkpoint(folder / "checkpoints" / "last.pt")
+    checkpoint = last_checkpoint(folder)
+    content = load_checkpoint(checkpoint) if checkpoint else None
     run = build_inference(config, plugins_in(overrides), typed_values("target.path", overrides))
     log_to(folder, _LOG)
     return infer(run, config, folder, content).score

@@ -68,6 +68,7 @@ def infer(
         lambda directory: directory.write_manifest(config, str(run.device), {}),
         lambda interruption: _run(run, config, folder, content, interruption),
         again,
+        anew=content is None,
     )
     print_inference(result.summary, folder, config)
     return result
@@ -133,7 +134,7 @@ def _run(
     with closing(Board(folder, state.get("iteration"))) as board:
         introduce(board, config, folder, INFERRED)
         trained = {} if run.learner is None else _train(run, run.learner, folder, content, interruption, board)
-        with fork_rng(_MEASURE_SEED):
+        with fork_rng(_MEASURE_SEED), interruption.at_once():  # a resume measures anew
             result = measure(run, folder, interruption, board, trained)
         step = trained.get("iterations", 0)
         board.end_session(step, {name: float(value) for name, value in result.summary.items() if _is_number(value)})

@@ -3,6 +3,7 @@
 What is done is in `sample_run.py`; it is imported late, so that help and misspelt words answer without torch.
 """
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,7 +11,7 @@ from omegaconf import DictConfig
 from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder, store_words
 from metvae_cli.commands.own_directory import refuse_directory, refuse_named_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
-from metvae_cli.errors import ConfigError
+from metvae_cli.errors import ConfigError, Interrupted
 from metvae_cli.paths import discard_run
 from metvae_cli.schema import call
 
@@ -18,7 +19,11 @@ from metvae_cli.schema import call
 def main(argv: list[str]) -> int:
     """Draw; returns the exit status."""
     refuse_named_directory("sample", argv)
-    return run_or_sweep("sample", argv, task)
+    try:
+        return run_or_sweep("sample", argv, task)
+    except Interrupted as interrupted:
+        print(f"metvae: stopped by {interrupted}; the pictures made by then are whole", file=sys.stderr)
+        return 128 + interrupted.signum
 
 
 def task(config: DictConfig) -> None:

@@ -11,27 +11,37 @@ from metvae_cli.build import LoadedRun
 from metvae_cli.commands.own_directory import discard_events
 from metvae_cli.commands.sample_pictures import Picture, draw
 from metvae_cli.commands.sample_request import PictureName, Request
+from metvae_cli.errors import Interrupted
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import write_status
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_status
 from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.whole_file import whole
+from metvae_cli.training.interruption import Interruption
 
 
 def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folder: Path) -> None:
-    """Write the pictures into `folder`, each as soon as it is made, and say where they are."""
-    write_status(folder, "running")
-    discard_events(folder)
-    try:
-        with closing(Board(folder)) as board:
-            for name in names:
-                for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
-                    print(path, flush=True)
-    except KeyboardInterrupt:
-        write_status(folder, "interrupted", "the pictures made by then are whole")
-        raise
-    except Exception as error:
-        write_status(folder, "failed", f"{type(error).__name__}: {error}")
-        raise
-    write_status(folder, "finished")
+    """Write the pictures into `folder`, each as soon as it is made, and say where they are.
+
+    Raises:
+        ConfigError: the directory cannot be had
+        Interrupted: a signal came; the pictures made by then are whole
+    """
+    with RunDirectory(folder), Interruption(stop_file(folder)) as interruption:
+        write_status(folder, "running")
+        discard_events(folder)
+        try:
+            with closing(Board(folder)) as board, interruption.at_once():
+                for name in names:
+                    interruption.check()
+                    for path in _write(folder, board, name, draw(name, run, request), arrays=request.arrays):
+                        print(path, flush=True)
+        except (Interrupted, KeyboardInterrupt):
+            write_status(folder, "interrupted", "the pictures made by then are whole")
+            raise
+        except Exception as error:
+            write_status(folder, "failed", f"{type(error).__name__}: {error}")
+            raise
+        write_status(folder, "finished")
 
 
 def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: bool) -> list[Path]:
@@ -39,6 +49,7 @@ def _write(folder: Path, board: Board, name: str, picture: Picture, *, arrays: b
     if arrays:
         path = folder / f"{name}.npz"
         plain_arrays: dict[str, Any] = {key: value.cpu().numpy() for key, value in picture.arrays.items()}
-        np.savez_compressed(path, **plain_arrays)
+        with whole(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **plain_arrays)
         written.append(path)
     return written

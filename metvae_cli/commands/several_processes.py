@@ -31,7 +31,7 @@ from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import owner_is_gone, read_status, write_status
 from metvae_cli.training.checkpoint import load_checkpoint
-from metvae_cli.training.interruption import SIGNALS
+from metvae_cli.training.interruption import requeuing_signal, stopping_signals
 from metvae_cli.training.settings import TrainerSettings
 
 _LOOK_EVERY = 0.1  # seconds
@@ -102,7 +102,8 @@ def assist(config: Mapping[str, Any], plugins: Sequence[str]) -> None:
 def _process(rank: int, work: Work, failures: "SimpleQueue[Failure]") -> None:
     """What each process does: a session of its own, since signals of the terminal are passed on by the parent."""
     os.setsid()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's word to submitit that time runs out is the parent's
+    if (requeues := requeuing_signal()) is not None:
+        signal.signal(requeues, signal.SIG_IGN)  # Slurm's word to submitit that time runs out is the parent's
     os.environ.update(
         TORCHELASTIC_RUN_ID="metvae",
         RANK=str(rank),
@@ -195,7 +196,7 @@ def _free_port() -> int:
 @contextmanager
 def _ignored() -> Iterator[None]:
     """Inside, processes are started that ignore the signals of a terminal until they have handlers of their own."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stopping_signals()}
     try:
         yield
     finally:
@@ -216,7 +217,7 @@ class _Forward:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "_Forward":
-        for number in SIGNALS:
+        for number in stopping_signals():
             self._previous[number] = signal.signal(number, self._pass_on)
         return self
 

@@ -27,6 +27,15 @@ def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     return result
 
 
+def last_checkpoint(folder: Path) -> Path | None:
+    """Where the run in a directory goes on from; None of one cut off before it saved anything, which begins anew."""
+    saved = [*folder.glob("checkpoints/*.pt"), *folder.glob("seed_*/checkpoints/*.pt")]
+    # A run saves before its first row and its end: without them a checkpoint is not there yet, else it was taken away.
+    later = [folder / "metrics.csv", folder / "summary.json", *folder.glob("seed_*/metrics.csv")]
+    is_cut_off = not saved and not any(path.exists() for path in later)
+    return None if is_cut_off else folder / "checkpoints" / "last.pt"
+
+
 def log_to(folder: Path, name: str) -> None:
     """The logging that Hydra sets up for a new run."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")

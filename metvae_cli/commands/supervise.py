@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from metvae_cli.errors import Interrupted, Pruned, RunError
-from metvae_cli.tracking.run_directory import RunDirectory, stop_file
+from metvae_cli.paths import discard_attempt
+from metvae_cli.tracking.run_directory import RunDirectory, read_manifest, stop_file
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.ranks import is_passed_on
 
@@ -21,6 +22,8 @@ def supervise(
     begin: Callable[[RunDirectory], None],
     work: Callable[[Interruption], T],
     after_interrupt: str,
+    *,
+    anew: bool = False,
 ) -> T:
     """Do the work of a run in its directory, with its manifest and its status kept.
 
@@ -30,6 +33,7 @@ def supervise(
         begin: writes the manifest
         work: given what to ask between iterations whether to stop
         after_interrupt: what to say to a user who stopped it
+        anew: whether what an attempt has left that was cut off before its first checkpoint is to go
 
     Raises:
         ConfigError: the directory cannot be had
@@ -38,6 +42,8 @@ def supervise(
         RunError: failed; the reason is in the run's log and status
     """
     with RunDirectory(folder) as run, Interruption(stop_file(folder), is_passed_on=is_passed_on()) as interruption:
+        if anew and read_manifest(folder):
+            discard_attempt(folder)
         begin(run)
         run.write_status("running")
         try:

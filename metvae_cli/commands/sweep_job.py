@@ -22,10 +22,11 @@ from omegaconf import DictConfig
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
+from metvae_cli.commands.sweep_table import standing
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_attempt, discard_run
 from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status, stop_file, write_json, write_status
-from metvae_cli.training.interruption import asked_to_stop
+from metvae_cli.training.interruption import asked_to_stop, stopping_signals
 from metvae_cli.training.ranks import is_assistant
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class SweepJob:
             return math.nan
         if status.get("status") in DONE:
             _say(f"{folder.name}: {status['status']} already")
-            return status.get("value")
+            return standing(folder).value
         if status.get("status") == "failed" and status.get("time", "") >= self.begun:
             return math.nan
         if is_assistant():  # one of several processes that Slurm started for this job, and not the first
@@ -142,9 +143,10 @@ def _record_failure(folder: Path, error: Exception) -> None:
 
 def _settle_in(threads: int | None) -> None:
     """Make a process of a launcher one that shares the machine and outlives a Ctrl-C until its job has saved."""
-    # The terminal sends Ctrl-C to every process; idle ones would die of it and take the running ones with them. A job
-    # that runs has a handler of its own.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends Ctrl-C to every process, and so does Slurm with what it is asked to send; idle ones would die of
+    # it and take the running ones with them. A job that runs has handlers of its own.
+    for number in {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} & set(stopping_signals()):
+        signal.signal(number, signal.SIG_IGN)
     for name in _THREADS if threads else ():
         given = os.environ.get(name, "")
         os.environ[name] = str(min(int(given), threads or 1) if given.isdigit() else threads)

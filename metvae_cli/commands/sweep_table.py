@@ -15,6 +15,8 @@ from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status
 
 _NARROWEST = 100
 _VALUES = {"train": "best validation bound", "infer": "score", "evaluate": "log-likelihood"}
+# What a run gives its sweep, as summary.json calls it: of infer, of train, of a plain chain.
+_SCORES = ("bound", "val/bound", "chains/effective_size_per_evaluation")
 _COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red"}
 
 
@@ -34,7 +36,7 @@ def standing(folder: Path) -> Standing:
     if status == "running":
         holder = RunDirectory(folder).holder()
         status, reason = ("running", f"in another process ({holder})") if holder else ("killed", "its process is gone")
-    value = found.get("value", _summary(folder).get("val/bound")) if status in DONE else None
+    value = found.get("value", _score(folder)) if status in DONE else None
     return Standing(folder, status, " ".join(reason.split()), value if isinstance(value, float | int) else None)
 
 
@@ -84,9 +86,10 @@ def print_sweep(
         raise BrokenPipeError from None
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def _score(folder: Path) -> Any:
+    """The value of a run whose job was cut off before it wrote it beside the status."""
     try:
         found = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return next((found[name] for name in _SCORES if name in found), None) if isinstance(found, dict) else None

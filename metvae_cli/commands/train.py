@@ -23,7 +23,7 @@ from metvae_cli.commands.hydra_entry import (
     store_words,
 )
 from metvae_cli.commands.run_or_sweep import run_or_sweep
-from metvae_cli.commands.stored_run import changed, log_to
+from metvae_cli.commands.stored_run import changed, last_checkpoint, log_to
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import read_status, write_status
@@ -179,7 +179,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
             )
     changes = [word for word in overrides if not word.startswith("plugins=")]
     config = changed(stored_config(folder, "resume"), changes)
-    start = _starter(config, plugins_in(overrides), folder, folder / "checkpoints" / "last.pt")
+    start = _starter(config, plugins_in(overrides), folder, last_checkpoint(folder))
     log_to(folder, "train.log")
     return start(overrides)
 

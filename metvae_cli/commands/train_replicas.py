@@ -26,6 +26,7 @@ from metvae_cli.commands.train_run import (
     test,
 )
 from metvae_cli.errors import ConfigError, Interrupted, RunError
+from metvae_cli.paths import discard_attempt
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_json, write_status
 from metvae_cli.tracking.tensorboard import Board
@@ -229,6 +230,8 @@ def _opened(
     experiment, folder, content = run.experiment, run.folder, run.content
     state = content["state"] if content else {}
     with RunDirectory(folder) as directory, _status_kept(directory):
+        if content is None:  # of an earlier attempt, which was cut off before its first checkpoint
+            discard_attempt(folder)
         directory.write_manifest(run.config, str(experiment.device), data)
         directory.write_status("running")
         metrics = MetricsFile(folder / "metrics.csv", state.get("log_position", 0))

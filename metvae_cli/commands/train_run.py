@@ -72,6 +72,7 @@ def _lead(
         lambda run: run.write_manifest(config, str(experiment.device), data),
         lambda interruption: _run(experiment, config, folder, content, interruption),
         f"go on with: metvae train resume={folder}",
+        anew=content is None,
     )
     # Only now: whether anybody reads the table does not decide how the run went.
     print_summary(summary, folder, config)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from metvae_cli.torchvision_import import import_torchvision
 from metvae_cli.tracking.tensorboard import Board
+from metvae_cli.tracking.whole_file import whole
 
 
 def write_pictures(
@@ -19,7 +20,8 @@ def write_pictures(
     written = []
     for name, image in images.items():
         path = folder / f"{name}.png"
-        import_torchvision().utils.save_image(image, path)
+        with whole(path) as temporary:
+            import_torchvision().utils.save_image(image, temporary, format="png")
         board.image(step, f"{prefix}{name}", image)
         written.append(path)
     return written

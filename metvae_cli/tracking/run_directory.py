@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from metvae_cli import __version__
 from metvae_cli.errors import ConfigError
+from metvae_cli.tracking.whole_file import discard_unfinished, whole
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 DONE = ("finished", "pruned")  # that nothing has to be done about
@@ -46,6 +47,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
+            discard_unfinished(self.path)
         except OSError as error:
             raise ConfigError(f"{self._key}={self.path}: cannot be written ({error.strerror})") from None
         return self
@@ -152,12 +154,8 @@ def stop_file(folder: Path) -> Path | None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write atomically. NaN and infinities become null, which JSON can hold."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path) as temporary:
         temporary.write_text(json.dumps(_jsonable(content), indent=2) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def now() -> str:

@@ -99,7 +99,8 @@ class RunTracker:
         )
 
     def position(self) -> int:
-        """Length of metrics.csv in bytes."""
+        """Length of metrics.csv in bytes; events up to now are with the operating system, as its rows are."""
+        self.board.flush()  # a checkpoint comes next: what is before it must not die with the process
         return self.metrics.position()
 
 

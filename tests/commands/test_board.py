@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metvae_cli.errors import Interrupted
 from metvae_cli.training.interruption import Interruption
@@ -17,6 +16,7 @@ from tests.runs import TINY, infer, metvae, start, train
 from tests.tracking.boards import (
     hparam_columns,
     hparams_of,
+    numbers,
     projector_of,
     raw_events,
     runs_below,
@@ -57,14 +57,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         assert train("hydra.run.dir=whole", "trainer.max_epochs=3", *OFTEN) == 0
         yield folder
-
-
-def numbers(folder: Path) -> dict[str, list[float]]:
-    """Scalars by tag as TensorBoard's own reader gives them, without those that the clock and the machine decide."""
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    accumulator.Reload()
-    tags = [tag for tag in accumulator.Tags()["scalars"] if not tag.startswith(("speed/", "memory/", "final/seconds"))]
-    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in tags}
 
 
 def assert_same_board(folder: Path, whole: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.projector import projector_config_pb2
@@ -23,6 +24,14 @@ def steps_by_tag(folder: Path) -> dict[str, list[int]]:
         for value in event.summary.value:
             found[value.tag].append(event.step)
     return dict(found)
+
+
+def numbers(folder: Path) -> dict[str, list[float]]:
+    """Scalars by tag as TensorBoard's own reader gives them, without those that the clock and the machine decide."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    tags = [tag for tag in accumulator.Tags()["scalars"] if not tag.startswith(("speed/", "memory/", "final/seconds"))]
+    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in tags}
 
 
 def text_of(folder: Path, name: str) -> str:

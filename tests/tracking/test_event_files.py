@@ -88,3 +88,11 @@ def test_of_an_event_with_several_values_some_may_stay(tmp_path: Path) -> None:
     writer.close()
     assert cut_back(tmp_path, 4, is_final) == {"a", "c"}
     assert steps_by_tag(tmp_path) == {"a": [4], "c": [4]}
+
+
+def test_files_of_one_second_follow_each_other_as_they_were_made(tmp_path: Path) -> None:
+    """Their names end in numbers, of which the tenth is read before the ninth."""
+    for step, number in ((1, 9), (2, 10)):
+        write(tmp_path, step).rename(tmp_path / f"events.out.tfevents.1000000000.here.1.{number}")
+    cut_back(tmp_path, 5, lambda tag: False)
+    assert steps_by_tag(tmp_path)["a"] == [1, 2]
