@@ -280,10 +280,10 @@ def load_run(
     try:
         model.load_state_dict(content["model"])
         sampler.load_state_dict(content["sampler"])
-    except (RuntimeError, KeyError):
+        iteration = content["state"]["iteration"]
+    except (RuntimeError, KeyError, TypeError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
     place = prepare_device(device, threads, "")
-    iteration = content["state"]["iteration"]
     return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)
 
 
