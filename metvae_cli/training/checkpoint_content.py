@@ -30,8 +30,8 @@ _ITEM_SIZES = {
     "LongStorage": 8,
     "DoubleStorage": 8,
 }
-# In a run's checkpoint; `adaptations` is a list, the others are mappings.
-_PARTS = ("model", "sampler", "optimizer", "scheduler", "state", "random")
+_MAPPINGS = ("model", "sampler", "optimizer", "scheduler", "state", "random")
+_PARTS = (*_MAPPINGS, "adaptations")
 _WEIGHTS = ("model", "sampler")
 
 
@@ -123,8 +123,11 @@ def _no_entries() -> dict[Any, Any]:
 
 
 def _check_types(content: dict[Any, Any]) -> None:
-    """Raise ContentError for a part of a run's checkpoint that is none; who uses one that is missing notices."""
-    for part in _PARTS:
+    """Raise ContentError for a part of a run's checkpoint that is missing or of another type."""
+    missing = [part for part in _PARTS if part not in content]
+    if missing and "optimizer" in content:  # what has one is a run's, and has them all
+        raise ContentError(f"it has no {missing[0]}")
+    for part in _MAPPINGS:
         found = content.get(part, {})
         if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
             _refuse(part, "a mapping", found)
