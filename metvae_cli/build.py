@@ -33,6 +33,7 @@ from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
 from metvae_cli.objectives.weights import WeightObjective, draws_decisions
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_yaml import plain_yaml
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
@@ -66,7 +67,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain containers. Raises ConfigError for a missing or broken value."""
     try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 
 
@@ -280,11 +281,11 @@ def load_run(
     try:
         model.load_state_dict(content["model"])
         sampler.load_state_dict(content["sampler"])
-    except (RuntimeError, KeyError):
+        iteration = content["state"]["iteration"]
+    except (RuntimeError, KeyError, TypeError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
     require_finite(torch.nn.ModuleDict({"model": model, "sampler": sampler}), f"run={folder} checkpoint={checkpoint}")
     place = prepare_device(device, threads, "")
-    iteration = content["state"]["iteration"]
     return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)
 
 
@@ -294,11 +295,10 @@ def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{key}={folder}: no run is there (.hydra/config.yaml is missing)")
     try:
-        config = plain(cast(DictConfig, OmegaConf.load(path)))
-    except ConfigError:
-        raise
+        loaded = cast(DictConfig, OmegaConf.load(plain_yaml(path)))
     except Exception as error:
         raise ConfigError(f"{key}={folder}: {path.name} cannot be read ({str(error).splitlines()[0]})") from None
+    config = plain(loaded)
     _find_from_where_it_ran(config, read_manifest(folder).get("directory"))
     return config
 

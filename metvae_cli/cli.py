@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from metvae_cli import __version__
-from metvae_cli.errors import ConfigError, RunError
+from metvae_cli.errors import ConfigError, RunError, printable
 
 COMMANDS = MappingProxyType(
     {
@@ -154,7 +154,7 @@ def _report(error: Exception, status: int) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(f"metvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"metvae: error: {printable(str(error))}", file=sys.stderr)
     return status
 
 

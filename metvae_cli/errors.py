@@ -3,6 +3,11 @@
 import signal
 
 
+def printable(text: str) -> str:
+    """Text in one line with nothing in it that a terminal would obey: names in files may be anybody's."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+
+
 class ConfigError(Exception):
     """What was asked cannot be done. One line: key, value and remedy. The command exits with status 2."""
 

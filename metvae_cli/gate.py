@@ -2,9 +2,9 @@
 
 Allowed are public classes that are defined in the parts of metvae_cli that hold components (data, models, kernels,
 objectives, targets; not those that write files), or in a module that the user named in `plugins=[my_module]` on the
-command line. The rule is an exact match of module and class; there is no prefix match, so nothing that these modules
-import can be reached through them. Everything is checked before anything is built, in configurations from files, from
-the command line and from the directory of an earlier run alike.
+command line; of ours each group takes its own kind. The rule is an exact match of module and class; there is no prefix
+match, so nothing that these modules import can be reached through them. Everything is checked before anything is built,
+in configurations from files, from the command line and from the directory of an earlier run alike.
 """
 
 import importlib
@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from metvae_cli.errors import ConfigError
@@ -19,6 +20,16 @@ from metvae_cli.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 _PACKAGE = "metvae_cli"
 _PARTS = ("data", "models", "kernels", "objectives", "targets")
+# Of what is built: a class of another part is no such thing, and a target may run a file that the user names.
+_PART_OF = MappingProxyType(
+    {
+        "dataset": "data",
+        **dict.fromkeys(("prior", "encoder", "decoder", "likelihood", "initial"), "models"),
+        "sampler": "kernels",
+        "objective": "objectives",
+        "target": "targets",
+    }
+)
 _FORBIDDEN = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")
 
 
@@ -60,6 +71,11 @@ def find_class(target: Any, where: str, plugins: Sequence[str]) -> type:
         raise ConfigError(
             f"{place}: refused; only public components of metvae_cli may be named, or of a module of your "
             "own that you name on the command line with plugins=[my_module]"
+        )
+    if package == _PACKAGE and part != _PART_OF.get(where, part):
+        raise ConfigError(
+            f"{place}: refused; {where} takes a class of {_PACKAGE}.{_PART_OF[where]}; `metvae configs list {where}` "
+            "shows which there are"
         )
     found = getattr(_import(module_name, place), class_name, None)
     if not inspect.isclass(found) or found.__module__ != module_name:

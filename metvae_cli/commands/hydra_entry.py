@@ -21,7 +21,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
@@ -33,6 +35,8 @@ _LAUNCHERS = (
     "submitit_local",
     "submitit_slurm",
 )  # come with hydra-joblib-launcher and hydra-submitit-launcher
+# Of words and of files that cannot be composed: no such key, no such file, no YAML, interpolations without end.
+_NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 
 
 def run_once(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
@@ -67,7 +71,8 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     """
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
-    with _environment(HYDRA_FULL_ERROR="1"), _arguments(f"metvae {config_name}", argv), hydra_errors(config_name, argv):
+    program = f"metvae {config_name}"
+    with _environment(HYDRA_FULL_ERROR="1"), _arguments(program, argv), hydra_errors(config_name, argv), guarded():
         application()
 
 
@@ -76,7 +81,7 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
     """Inside, what Hydra cannot do is a ConfigError in one line."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _NOT_COMPOSED as error:
         raise ConfigError(_one_line(error, config_name, argv)) from error
     except BrokenPipeError:
         raise
@@ -101,14 +106,14 @@ def composed_for_sweep(command: str, options: Sequence[str], words: Sequence[str
     given = get_args_parser().parse_args(list(options))
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with guarded(), initialize_config_dir(str(config_dir()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
             found = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
             firsts = [word for override in overrides for word in _first(override)]
             name = given.config_name or command
             return overrides, compose(name, overrides=[*found, *firsts], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except _NOT_COMPOSED as error:
         raise ConfigError(_one_line(error, command, words)) from error
 
 
@@ -143,7 +148,8 @@ def options_first(argv: Sequence[str], command: str) -> list[str]:
     parser.error = error
     sweeps = [word for word in argv if word in SWEEPS]
     words = [*sweeps[:1], *(word for word in argv if word not in SWEEPS)]
-    parser.parse_args(words)
+    if parser.parse_args(words).experimental_rerun is not None:
+        raise ConfigError(f"--experimental-rerun: would run what a pickle says; say metvae {command} resume=RUN")
     return words
 
 
@@ -151,7 +157,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """Another configuration, inside of a job of Hydra's. Raises ConfigError."""
     try:
         return compose(config_name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except _NOT_COMPOSED as error:
         raise ConfigError(_one_line(error, config_name, overrides)) from error
 
 

@@ -21,6 +21,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from metvae_cli.commands.hydra_entry import hydra_errors
+from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.paths import config_dir
 
 
@@ -73,7 +74,8 @@ def launching(entry: Callable[[DictConfig], Any], config_name: str, argv: Sequen
         if given.config_dir:
             place = f"file://{Path(given.config_dir).resolve()}"
             search_path.prepend("command-line", place, SearchPathQuery(provider="schema"))
-        hydra = Hydra.create_main_hydra2(config_name, search_path)
+        with guarded():
+            hydra = Hydra.create_main_hydra2(config_name, search_path)
         name = given.config_name or config_name
         words = [*given.overrides, "hydra.mode=MULTIRUN"]  # as -m is for Hydra, whose jobs then know what they are
         config = hydra.compose_config(name, words, RunMode.MULTIRUN, with_log_configuration=True)

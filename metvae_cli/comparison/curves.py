@@ -1,6 +1,7 @@
 """`--plot`: curves against cost, with bands over seeds, and what mattered; matplotlib is imported when it is drawn."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metvae_cli.comparison.foreign import read_bounded
 from metvae_cli.comparison.groups import Group
 from metvae_cli.comparison.rows import Comparison, values_by_seed
 from metvae_cli.comparison.runs import Run
@@ -65,10 +67,10 @@ def write_plot(groups: Sequence[Group], comparison: Comparison, path: Path) -> N
 def read_curve(run: Run) -> dict[str, Values]:
     """Bound and costs of a run, validation by validation; empty where they are not there."""
     try:
-        with (run.folder / "metrics.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_bounded(run.folder / "metrics.csv").decode(), newline="")))
         table = np.array([[float(row[name]) for name in (*_COSTS, _CURVE)] for row in rows])
-    except (OSError, KeyError, TypeError, ValueError):  # no such file or column, or a line cut short
+        table = table[np.isfinite(table).all(axis=1)] if len(table) else table
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):  # no such file or column, or a line cut short
         return {}
     return dict(zip((*_COSTS, _CURVE), table.T, strict=True)) if len(table) else {}
 

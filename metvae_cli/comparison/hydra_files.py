@@ -6,12 +6,17 @@ Lines are read as Hydra lays them out, since a YAML parser takes longer than all
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from metvae_cli.comparison.foreign import read_bounded
+from metvae_cli.errors import printable
+
 # How a sweep's file says which command it is of; other commands make no runs.
 _TRAINING = {"    config_name: train", "    config_name: infer"}
+_MOST_JOBS = 100_000
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,22 @@ def sweep_words(folder: Path) -> tuple[tuple[str, ...], ...]:
             return ()
         values = list(_split_outside_brackets(value))
         alternatives.append([f"{key}={one.strip()}" if len(values) > 1 else "" for one in values])
+    if math.prod(map(len, alternatives)) > _MOST_JOBS:
+        return ()
     jobs = itertools.product(*alternatives) if alternatives else ()
     return tuple(tuple(word for word in job if word) for job in jobs)
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return [_printable(line) for line in read_bounded(path).decode().split("\n")]
     except (OSError, ValueError):
         return []
+
+
+def _printable(line: str) -> str:
+    """The line, and its indentation, without what a terminal would obey."""
+    return line if line.isprintable() else " " * (len(line) - len(line.lstrip(" "))) + printable(line)
 
 
 def _task_words(lines: list[str]) -> list[str]:

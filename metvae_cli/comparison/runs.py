@@ -1,12 +1,12 @@
 """Runs on disk: found below directories and read from a few small files each, without torch or a YAML parser."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metvae_cli.comparison.foreign import mapping, read_object
 from metvae_cli.comparison.hydra_files import Composition, read_composition, sweep_words
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import shown
@@ -103,19 +103,22 @@ def _places(folder: Path) -> Iterator[tuple[Path, set[str]]]:
 def _read_run(folder: Path, names: set[str]) -> list[Run]:
     """The run in a directory; none where it only holds the runs of several methods or seeds, or no run of ours."""
     damages: list[str] = []
-    manifest = _object(folder / "manifest.json", damages) if "manifest.json" in names else {}
-    status = _object(folder / "status.json", damages) if "status.json" in names else {}
-    config = manifest.get("config") or {}
+    manifest = read_object(folder / "manifest.json", damages) if "manifest.json" in names else {}
+    status = read_object(folder / "status.json", damages) if "status.json" in names else {}
+    config = mapping(manifest, "config")
+    if manifest.get("config") and not config:
+        damages.append("manifest.json holds no configuration")
     if config.get("methods") or "run" in config:  # `infer methods=[...]`; a sample or an evaluation without result
         return []
-    if (config.get("trainer") or {}).get("replicas", 1) > 1:  # the runs of its seeds are below
+    replicas = mapping(config, "trainer").get("replicas")
+    if isinstance(replicas, int) and replicas > 1:  # the runs of its seeds are below
         return []
     state, reason = _state(folder, status)
     if not manifest and not damages:
         return [Run(folder, state, f"{_typed_job(folder)}{reason}")]
     metrics: Mapping[str, float] = {}
     if state == FINISHED and not damages:
-        summary = _object(folder / "summary.json", damages)
+        summary = read_object(folder / "summary.json", damages)
         metrics = _with_derived(_numbers(summary))
     if damages:
         state, reason, metrics = "damaged", "; ".join(damages), {}
@@ -125,29 +128,14 @@ def _read_run(folder: Path, names: set[str]) -> list[Run]:
             folder,
             state,
             reason,
-            manifest.get("seed"),
+            seed if isinstance(seed := manifest.get("seed"), int) else None,
             dict(_flat(config)),
             composition.choices,
             composition.typed,
             metrics,
-            str((manifest.get("data") or {}).get("fingerprint", "")),
+            str(mapping(manifest, "data").get("fingerprint", "")),
         )
     ]
-
-
-def _object(path: Path, damages: list[str]) -> dict[str, Any]:
-    """The JSON object in a file; where there is none, empty, and a word added to the damages."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        damages.append(f"{path.name} is missing")
-    except (OSError, ValueError) as error:
-        damages.append(f"{path.name} cannot be read ({' '.join(str(error).split())})")
-    else:
-        if isinstance(content, dict):
-            return content
-        damages.append(f"{path.name} holds no JSON object")
-    return {}
 
 
 def _state(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
@@ -187,8 +175,8 @@ def _composition(folder: Path) -> Composition:
     found = read_composition(folder)
     if found.choices:
         return found
-    methods = (_object(folder.parent / "manifest.json", []).get("config") or {}).get("methods") or []
-    if folder.name in methods:
+    methods = mapping(read_object(folder.parent / "manifest.json", []), "config").get("methods")
+    if isinstance(methods, list) and folder.name in methods:
         return Composition({"experiment": folder.name}, frozenset({"experiment"}))
     return found
 
@@ -219,16 +207,17 @@ def _with_derived(metrics: dict[str, float]) -> dict[str, float]:
 
 def _read_evaluation(folder: Path) -> list[Evaluation]:
     """The evaluation in a directory; none where it cannot be read."""
-    content = _object(folder / "evaluation.json", [])
-    if "run" not in content:
+    content = read_object(folder / "evaluation.json", [])
+    if not isinstance(content.get("run"), str):
         return []
-    start = _object(folder / "manifest.json", []).get("directory", ".")
+    start = str(read_object(folder / "manifest.json", []).get("directory", "."))
+    estimators = mapping(content, "estimators")
     metrics = {
         f"{estimator}/{name}": value
-        for estimator, results in (content.get("estimators") or {}).items()
-        for name, value in _numbers(results).items()
+        for estimator in estimators
+        for name, value in _numbers(mapping(estimators, estimator)).items()
     }
-    time = str(_object(folder / "status.json", []).get("time", ""))
+    time = str(read_object(folder / "status.json", []).get("time", ""))
     return [Evaluation(Path(start, content["run"]).resolve(), time, metrics)]
 
 

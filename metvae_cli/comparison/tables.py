@@ -10,6 +10,7 @@ from metvae_cli.comparison.metrics import direction
 from metvae_cli.comparison.rows import Comparison, Row
 from metvae_cli.comparison.runs import FINISHED, PRUNED
 from metvae_cli.comparison.statistics import Moments, Share
+from metvae_cli.errors import printable
 
 Spread = Literal["sd", "se", "ci"]
 _FAILED = ("failed", "damaged", "killed")
@@ -106,7 +107,9 @@ def heading(metric: str) -> str:
 
 def problem_lines(comparison: Comparison, most: int | None = None) -> list[str]:
     """One line for each run that is not finished, at most so many."""
-    lines = [f"{run.state:<12}{run.folder}  {run.reason}".rstrip() for run in comparison.problems[:most]]
+    lines = [
+        f"{run.state:<12}{printable(str(run.folder))}  {run.reason}".rstrip() for run in comparison.problems[:most]
+    ]
     hidden = len(comparison.problems) - len(lines)
     return [*lines, f"... and {hidden} more; --format json lists all"] if hidden else lines
 

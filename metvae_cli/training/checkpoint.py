@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from metvae_cli.errors import ConfigError
+from metvae_cli.training.checkpoint_content import ContentError, read_content
 
 FORMAT = 1
 _FOOTER_START = b"\nsha256:"
@@ -47,12 +48,14 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def _alone(value: Any) -> Any:
-    """The same with tensors that are a part of a larger one copied: `torch.save` writes all of what a tensor views."""
+    """The same with tensors copied that are a part of a larger one, or of a smaller one repeated: `torch.save` writes
+    all of what a tensor views, and no more.
+    """
     if isinstance(value, dict):
         return {key: _alone(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_alone(entry) for entry in value]
-    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
         return value.clone()
     return value
 
@@ -79,12 +82,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path}: damaged (SHA-256 {found[:16]}..., expected {expected[:16]}...); use another of the run"
         )
     try:
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file made by somebody else provokes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"checkpoint {path}: refused, it holds more than tensors and plain values ({reason})"
-        ) from None
+        content = read_content(payload)
+    except ContentError as error:
+        raise ConfigError(f"checkpoint {path}: refused, {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"checkpoint {path}: written by another version of metvae (expected format {FORMAT})")
     return content
