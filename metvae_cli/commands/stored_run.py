@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
+from metvae_cli.tracking.run_directory import RunDirectory
 
 
 def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
@@ -25,6 +26,12 @@ def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
                 "trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume"
             )
     return result
+
+
+def refuse_running(folder: Path) -> None:
+    """Raise ConfigError where another process has the run, before its files are looked at."""
+    if holder := RunDirectory(folder).holder():
+        raise ConfigError(f"resume={folder}: is in use by another run ({holder}); wait until it has ended, or stop it")
 
 
 def log_to(folder: Path, name: str) -> None:
