@@ -1,5 +1,6 @@
 """Running a command through Hydra, with its errors as one line that names the key and the nearest valid word."""
 
+import errno
 import functools
 import os
 import re
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metvae_cli.errors import ConfigError
-from metvae_cli.paths import config_dir
+from metvae_cli.paths import config_dir, discard_run
 from metvae_cli.schema import did_you_mean
 
 SWEEPS = ("-m", "--multirun")
@@ -80,8 +81,7 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = f"cannot be written ({error.strerror}); choose another directory"
-        raise ConfigError(f"{error.filename}: {reason}") from error
+        raise ConfigError(_unwritable(error.filename or "the output directory", error)) from error
 
 
 @contextmanager
@@ -186,12 +186,26 @@ def is_sweep() -> bool:
 
 
 def store_words(config: DictConfig, folder: Path) -> None:
-    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free."""
+    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free.
+
+    Raises:
+        ConfigError: it cannot be written. The directory made for a single run is removed again
+    """
     stored = folder / ".hydra"
-    stored.mkdir(exist_ok=True)
-    OmegaConf.save(config, stored / "config.yaml")
-    OmegaConf.save(HydraConfig.instance().cfg, stored / "hydra.yaml")
-    OmegaConf.save(HydraConfig.get().overrides.task, stored / "overrides.yaml")
+    try:
+        stored.mkdir(exist_ok=True)
+        OmegaConf.save(config, stored / "config.yaml")
+        OmegaConf.save(HydraConfig.instance().cfg, stored / "hydra.yaml")
+        OmegaConf.save(HydraConfig.get().overrides.task, stored / "overrides.yaml")
+    except OSError as error:
+        if not is_sweep():
+            discard_run(folder)
+        raise ConfigError(_unwritable(f"hydra.run.dir={folder}", error)) from error
+
+
+def _unwritable(place: str, error: OSError) -> str:
+    remedy = "free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
+    return f"{place}: cannot be written ({error.strerror}); {remedy} another directory"
 
 
 def override_value(argv: Sequence[str], key: str) -> str | None:

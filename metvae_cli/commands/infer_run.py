@@ -63,6 +63,7 @@ def infer(
     """
     again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
     result = supervise(
+        "infer",
         folder,
         log_file or folder / "infer.log",
         lambda directory: directory.write_manifest(config, str(run.device), {}),
@@ -104,7 +105,7 @@ def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any],
 
     device = config["trainer"]["device"]
     again = "what is finished stays; start the others anew"
-    supervise(folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
+    supervise("infer", folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
     print_comparison({name: result.summary for name, result in results.items()}, folder)
     if failures:
         raise RunError("; ".join(failures))

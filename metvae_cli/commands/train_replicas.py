@@ -143,6 +143,7 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> 
 
     try:
         found = supervise(
+            "train",
             folder,
             folder / "train.log",
             lambda directory: directory.write_manifest(config, device, data),

@@ -67,6 +67,7 @@ def _lead(
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     summary = supervise(
+        "train",
         folder,
         folder / "train.log",
         lambda run: run.write_manifest(config, str(experiment.device), data),

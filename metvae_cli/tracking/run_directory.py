@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metvae_cli import __version__
-from metvae_cli.errors import ConfigError
+from metvae_cli.errors import ConfigError, naming
 from metvae_cli.tracking.run_lock import claim, owner, owner_is_gone, release
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
@@ -105,8 +105,17 @@ class RunDirectory:
 
 
 def write_status(path: Path, status: Status, reason: str = "") -> None:
-    """How the run in a directory stands."""
-    write_json(path / "status.json", {"status": status, "reason": reason, "time": now()})
+    """How the run in a directory stands.
+
+    Where a full disk has no room for a new file, the old one is written over: it needs none.
+    """
+    file, content = path / "status.json", {"status": status, "reason": reason, "time": now()}
+    try:
+        write_json(file, content)
+    except OSError:
+        with file.open("r+") as written:
+            written.write(_text(content))
+            written.truncate()
 
 
 def read_status(path: Path) -> dict[str, str]:
@@ -141,7 +150,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write atomically. NaN and infinities become null, which JSON can hold."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(_jsonable(content), indent=2) + "\n")
+        with naming(path):
+            temporary.write_text(_text(content))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -164,6 +174,10 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(_jsonable(content), indent=2) + "\n"
 
 
 def _jsonable(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metvae_cli.errors import ConfigError
+from metvae_cli.errors import ConfigError, naming
 
 FORMAT = 1
 _FOOTER_START = b"\nsha256:"
@@ -32,7 +32,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(payload + footer)
             file.flush()
             os.fsync(file.fileno())
