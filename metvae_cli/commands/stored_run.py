@@ -35,7 +35,12 @@ def refuse_running(folder: Path) -> None:
 
 
 def log_to(folder: Path, name: str) -> None:
-    """The logging that Hydra sets up for a new run."""
+    """The logging that Hydra sets up for a new run. Raises ConfigError where its file cannot be written."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
     OmegaConf.update(settings, "handlers.file.filename", str(folder / name))
-    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+    try:
+        logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+    except ValueError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise ConfigError(f"resume={folder}: {name} cannot be written ({error.__cause__.strerror})") from error

@@ -22,6 +22,7 @@ from metvae_cli.commands.hydra_entry import (
     plugins_in,
     store_words,
 )
+from metvae_cli.commands.own_directory import refuse_no_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
 from metvae_cli.commands.stored_run import changed, log_to, refuse_running
 from metvae_cli.errors import ConfigError, Interrupted, RunError
@@ -201,5 +202,6 @@ def _refuse_used_directory(folder: Path) -> None:
 def _refuse_named_directory(argv: Sequence[str]) -> None:
     """The same before anything is composed, for a directory that the command line names outright."""
     value = override_value(argv, "hydra.run.dir")
+    refuse_no_directory(value)
     if value and "${" not in value:
         _refuse_used_directory(Path(value))
