@@ -158,8 +158,10 @@ def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
             discard_run(folder)
         raise
     except Exception as error:  # a defect, ours or of a class of the user's: its story is told in the run's own log
+        from metvae_cli.commands.failure import told
+
         log.exception("the run failed")
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error, Path(log_name).stem, folder) or f"{type(error).__name__}: {error}"
         write_status(folder, "failed", reason)
         raise RunError(f"{reason} (the whole story: {folder / log_name})") from error
 
