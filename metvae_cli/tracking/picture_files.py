@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from metvae_cli.errors import naming
 from metvae_cli.torchvision_import import import_torchvision
 from metvae_cli.tracking.tensorboard import Board
 
@@ -19,7 +20,8 @@ def write_pictures(
     written = []
     for name, image in images.items():
         path = folder / f"{name}.png"
-        import_torchvision().utils.save_image(image, path)
+        with naming(path):
+            import_torchvision().utils.save_image(image, path)
         board.image(step, f"{prefix}{name}", image)
         written.append(path)
     return written
