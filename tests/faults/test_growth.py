@@ -106,7 +106,7 @@ def opened(here: Path) -> Iterator[list[Any]]:
 def test_the_judge_sees_a_file_left_open_per_iteration(
     opened: list[Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = trained(monkeypatch, 200, 10, lambda: opened.append(Path("leak").open("w")))
+    looks = trained(monkeypatch, 200, 10, lambda: opened.append(Path("leak").open("w")))  # noqa: SIM115
     assert growth(looks).files > 50
     assert not is_flat(looks)
 
@@ -135,9 +135,9 @@ def test_two_hundred_chunks_of_an_evaluation_leave_no_memory_behind(
 ) -> None:
     assert train("hydra.run.dir=run", "trainer.max_epochs=1") == 0
     before = held()
-    looks = look_after(monkeypatch, Interruption, "check", 1)
+    looks = look_after(monkeypatch, Interruption, "check", 10)
     words = ("estimators=[importance]", "diagnostics=[]", "importance.num_samples=20000", "importance.chunk=1000")
     assert metvae("evaluate", "run=run", *words, "importance.repeats=1", "data=10", "hydra.run.dir=measured") == 0
-    assert len(looks) >= 200
+    assert len(looks) >= 20
     assert is_flat(looks), [(look.files, look.memory // MEGABYTE) for look in looks]
     assert held().files <= before.files
