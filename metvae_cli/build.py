@@ -37,7 +37,7 @@ from metvae_cli.plain_yaml import plain_yaml
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
-from metvae_cli.tracking.run_directory import read_manifest
+from metvae_cli.tracking.run_directory import read_manifest, run_id
 from metvae_cli.training.checkpoint import load_checkpoint, require_finite
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
 from metvae_cli.training.fabric import join_processes
@@ -267,7 +267,7 @@ def load_run(
         raise ConfigError(f"run={folder}: is no run of `metvae train`; name one of outputs/train")
     if check_config(config, plugins)[1].replicas > 1:
         raise ConfigError(f"run={folder}: holds the runs of several seeds; name one, like seed_{config['seed']}")
-    content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
+    content = load_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt", run_id(folder))
     dataset = cast(DatasetSource, construct(config["dataset"], "dataset", plugins, {})).load()
     known = data_of(folder)
     if known and known["event_shape"] != list(dataset.event_shape):

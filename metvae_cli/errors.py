@@ -1,6 +1,9 @@
 """The ways a run ends before its time: what was asked cannot be done, it failed, it was pruned, it was interrupted."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 def printable(text: str) -> str:
@@ -40,3 +43,14 @@ class Interrupted(BaseException):
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
         # A launcher that runs jobs in processes of their own sends it between them.
         return Interrupted, (self.signum,)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, an OSError that names no file, as that of a full disk, gets the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise

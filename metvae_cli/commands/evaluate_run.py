@@ -69,6 +69,7 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
     split = _split(run, request)
     data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
     results, rows = supervise(
+        "evaluate",
         folder,
         folder / "evaluate.log",
         lambda directory: directory.write_manifest(config, str(run.device), data),

@@ -1,5 +1,6 @@
 """Running a command through Hydra, with its errors as one line that names the key and the nearest valid word."""
 
+import errno
 import functools
 import os
 import re
@@ -25,7 +26,7 @@ from yaml import YAMLError
 
 from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.errors import ConfigError
-from metvae_cli.paths import config_dir
+from metvae_cli.paths import config_dir, discard_run
 from metvae_cli.schema import did_you_mean
 from metvae_cli.tracking.whole_file import whole
 
@@ -82,12 +83,13 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except _NOT_COMPOSED as error:
+        if isinstance(error.__cause__, OSError):  # of the log that Hydra opens
+            raise ConfigError(_unwritable(error.__cause__.filename, error.__cause__)) from error
         raise ConfigError(_one_line(error, config_name, argv)) from error
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = f"cannot be written ({error.strerror}); choose another directory"
-        raise ConfigError(f"{error.filename}: {reason}") from error
+        raise ConfigError(_unwritable(error.filename or "the output directory", error)) from error
 
 
 @contextmanager
@@ -193,19 +195,36 @@ def is_sweep() -> bool:
 
 
 def store_words(config: DictConfig, folder: Path) -> None:
-    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free."""
+    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free.
+
+    Raises:
+        ConfigError: it cannot be written. The directory made for a single run is removed again
+    """
     stored = folder / ".hydra"
-    stored.mkdir(exist_ok=True)
     words = HydraConfig.get().overrides.task
-    for name, content in (("config", config), ("hydra", HydraConfig.instance().cfg), ("overrides", words)):
-        with whole(stored / f"{name}.yaml") as temporary:
-            OmegaConf.save(content, temporary)
+    try:
+        stored.mkdir(exist_ok=True)
+        for name, content in (("config", config), ("hydra", HydraConfig.instance().cfg), ("overrides", words)):
+            with whole(stored / f"{name}.yaml") as temporary:
+                OmegaConf.save(content, temporary)
+    except OSError as error:
+        if not is_sweep():
+            discard_run(folder)
+        raise ConfigError(_unwritable(f"hydra.run.dir={folder}", error)) from error
+
+
+def _unwritable(place: str, error: OSError) -> str:
+    remedy = "free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
+    return f"{place}: cannot be written ({error.strerror}); {remedy} another directory"
 
 
 def override_value(argv: Sequence[str], key: str) -> str | None:
     """The value of `key=value` on a command line; the last one counts."""
     values = [word.partition("=")[2] for word in argv if word.partition("=")[0] == key]
-    return values[-1] if values else None
+    value = values[-1] if values else None
+    if value and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":  # Hydra's own quotes
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value
 
 
 def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
@@ -221,6 +240,12 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         if key.startswith("hydra.sweeper.") and not any(word.startswith("hydra/sweeper=") for word in argv):
             return f"{key}: is for searches; add hydra/sweeper=optuna"
         return f"{key}: unknown key{did_you_mean(key, _known_keys(config_name, argv, key))}"
+    if several := re.search(r"Ambiguous value for argument '(.*)'", text):
+        key, _, value = several.group(1).partition("=")
+        return (
+            f"{key}={value}: is several values; -m runs each of them, {key}=[{value}] is a list, and one value with "
+            f"commas is {_quoted(key, value)}"
+        )
     if "Config group override must be" in text:
         word = next((word for word in argv if _chooses_nothing(word)), " ".join(argv))
         return f"{word}: must be the name of a choice; `metvae configs list` shows all"
@@ -229,7 +254,7 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         word = found.group(1) if found else next((word for word in argv if _wants_quotes(word)), " ".join(argv))
         key, equals, value = word.partition("=")
         if equals and key and _wants_quotes(word):
-            return f"{key}={value}: has characters that Hydra reads in its own way; write \"{key}='{value}'\""
+            return f"{key}={value}: has characters that Hydra reads in its own way; write {_quoted(key, value)}"
         return f"{word}: not of the form key=value or group=choice"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
@@ -237,7 +262,13 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
 def _wants_quotes(word: str) -> bool:
     """A value with characters that are neither plain nor those of a list or a number."""
     value = word.partition("=")[2]
-    return bool(value) and value[0] not in "'\"[{$=" and re.search(r"[^\w./\-:+%@*,\[\]{}$?]", value) is not None
+    return bool(value) and value[0] not in "'\"[{$=" and re.search(r"[^\w./\-:+%@*,$?]", value) is not None
+
+
+def _quoted(key: str, value: str) -> str:
+    """What to type, in a shell, for a value that Hydra is to take as it is."""
+    for_hydra = value.replace("'", "\\'")
+    return '"' + re.sub(r'(["$`])', r"\\\1", f"{key}='{for_hydra}'") + '"'
 
 
 def _chooses_nothing(word: str) -> bool:

@@ -18,7 +18,7 @@ from metvae_cli.commands.hydra_entry import (
     store_words,
     typed_values,
 )
-from metvae_cli.commands.stored_run import changed, last_checkpoint, log_to
+from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
 from metvae_cli.commands.train import built, start_or_resume
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
@@ -65,8 +65,9 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
     """Go on with the run in `folder`; limits and intervals, and what is measured at the end, may be changed."""
     from metvae_cli.build import stored_config
     from metvae_cli.build_inference import build_inference
-    from metvae_cli.commands.infer_run import infer
-    from metvae_cli.training.checkpoint import load_checkpoint
+    from metvae_cli.commands.infer_run import infer, refuse_other_checkpoint
+    from metvae_cli.tracking.run_directory import run_id
+    from metvae_cli.training.checkpoint import load_newest
 
     for word in overrides:
         if word.startswith("-") or not word.startswith((*_CHANGEABLE, "plugins=", "target.path=")):
@@ -82,9 +83,12 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
     if config["objective"].get("_target_") is None:
         raise ConfigError(f"resume={folder}: was a plain chain, of which there are no checkpoints; start a new one")
     config = changed(config, [word for word in overrides if not word.startswith("plugins=")])
-    checkpoint = last_checkpoint(folder)
-    content = load_checkpoint(checkpoint) if checkpoint else None
+    refuse_running(folder)
+    content, notes = (None, []) if is_cut_off(folder) else load_newest(folder / "checkpoints", run_id(folder))
     run = build_inference(config, plugins_in(overrides), typed_values("target.path", overrides))
+    run.notes.extend(notes)
+    if content is not None:
+        refuse_other_checkpoint(run, folder, content)
     log_to(folder, _LOG)
     return infer(run, config, folder, content).score
 

@@ -15,16 +15,16 @@ from metvae_cli.commands.infer_summary import print_comparison, print_inference
 from metvae_cli.commands.run_board import INFERRED, introduce
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
-from metvae_cli.commands.train_run import restore
+from metvae_cli.commands.train_run import refuse_other_configuration, restore
 from metvae_cli.errors import RunError
 from metvae_cli.evaluation import density_pictures as pictures
 from metvae_cli.evaluation.inference import approximate
 from metvae_cli.models.inference import Inference
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import write_json
+from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import Board
-from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
@@ -63,6 +63,7 @@ def infer(
     """
     again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
     result = supervise(
+        "infer",
         folder,
         log_file or folder / "infer.log",
         lambda directory: directory.write_manifest(config, str(run.device), {}),
@@ -105,11 +106,18 @@ def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any],
 
     device = config["trainer"]["device"]
     again = "what is finished stays; start the others anew"
-    supervise(folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
+    supervise("infer", folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
     print_comparison({name: result.summary for name, result in results.items()}, folder)
     if failures:
         raise RunError("; ".join(failures))
     return max(result.score for result in results.values())
+
+
+def refuse_other_checkpoint(run: InferenceRun, folder: Path, content: dict[str, Any]) -> None:
+    """Raise ConfigError unless the checkpoint that is to be gone on from is one of the run's configuration."""
+    if run.learner is not None:
+        silent = Trainer(run.learner, run.settings, run.spine.seed, folder, Silence(), Interruption())
+        refuse_other_configuration(folder, silent, content)
 
 
 def _title(name: str, result: Result) -> str:
@@ -159,6 +167,7 @@ def _train(
     ):
         checkpoints, behind = folder / "checkpoints", is_behind(folder)
         trainer = Trainer(learner, settings, run.spine.seed, checkpoints, tracker, interruption, None, behind)
+        trainer.state.run = run_id(folder)
         _announce(run, learner, trainer, folder)
         if content is not None:
             restore(trainer, content)

@@ -12,8 +12,15 @@ _COMMANDS = ("train", "infer", "sample", "evaluate")
 def refuse_named_directory(command: str, argv: Sequence[str]) -> None:
     """Before anything is composed, for a directory that the command line names outright. Raises ConfigError."""
     value = override_value(argv, "hydra.run.dir")
+    refuse_no_directory(value)
     if value and "${" not in value:
         refuse_directory(command, Path(value))
+
+
+def refuse_no_directory(value: str | None) -> None:
+    """Raise ConfigError for an empty name: files would be strewn over the working directory."""
+    if value is not None and not value.strip():
+        raise ConfigError("hydra.run.dir=: names no directory; say hydra.run.dir=NAME, or leave it out")
 
 
 def refuse_directory(command: str, folder: Path) -> None:

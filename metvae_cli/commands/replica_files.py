@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from metvae_cli.tracking.console import LogFile
+
 _OWN_KEYS = ("seed", "trainer.replicas")
 
 
@@ -46,7 +48,7 @@ class Voices:
         form = next((handler.formatter for handler in self._others if isinstance(handler, logging.FileHandler)), None)
         self._own: list[logging.Handler] = []
         for seed in seeds:
-            handler = logging.FileHandler(seed_folder(folder, seed) / "train.log")
+            handler = LogFile(seed_folder(folder, seed) / "train.log")
             handler.setFormatter(form)
             handler.addFilter(lambda record, seed=seed: self._speaking == seed)
             self._own.append(handler)

@@ -1,17 +1,18 @@
 """What `metvae sample` does: every picture as soon as it is made, and its arrays if they are asked for."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metvae_cli.build import LoadedRun
+from metvae_cli.commands.failure import told
 from metvae_cli.commands.own_directory import discard_events
 from metvae_cli.commands.sample_pictures import Picture, draw
 from metvae_cli.commands.sample_request import PictureName, Request
-from metvae_cli.errors import Interrupted
+from metvae_cli.errors import Interrupted, RunError
 from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import RunDirectory, stop_file, write_status
 from metvae_cli.tracking.tensorboard import Board
@@ -25,6 +26,7 @@ def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folde
     Raises:
         ConfigError: the directory cannot be had
         Interrupted: a signal came; the pictures made by then are whole
+        RunError: the disk is full, or memory does not suffice
     """
     with RunDirectory(folder), Interruption(stop_file(folder)) as interruption:
         write_status(folder, "running")
@@ -39,7 +41,11 @@ def sample(run: LoadedRun, request: Request, names: Sequence[PictureName], folde
             write_status(folder, "interrupted", "the pictures made by then are whole")
             raise
         except Exception as error:
-            write_status(folder, "failed", f"{type(error).__name__}: {error}")
+            reason = told(error, "sample", folder)
+            with suppress(OSError):
+                write_status(folder, "failed", reason or f"{type(error).__name__}: {error}")
+            if reason:
+                raise RunError(reason) from error
             raise
         write_status(folder, "finished")
 

@@ -29,8 +29,9 @@ from metvae_cli.commands.stored_run import changed, log_to
 from metvae_cli.commands.train_run import train
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_run
-from metvae_cli.tracking.run_directory import owner_is_gone, read_status, write_status
-from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.tracking.run_directory import read_status, run_id, write_status
+from metvae_cli.tracking.run_lock import owner_is_gone
+from metvae_cli.training.checkpoint import load_newest
 from metvae_cli.training.interruption import requeuing_signal, stopping_signals
 from metvae_cli.training.settings import TrainerSettings
 
@@ -135,7 +136,10 @@ def _train(rank: int, work: Work) -> None:
         log_to(work.folder, "train.log")
     config = changed(stored_config(work.folder), [word for word in work.words if not word.startswith("plugins=")])
     experiment = build_experiment(config, plugins_in(work.words))
-    content = load_checkpoint(work.folder / "checkpoints" / "last.pt") if work.resumes and not rank else None
+    content = None
+    if work.resumes and not rank:
+        content, notes = load_newest(work.folder / "checkpoints", run_id(work.folder))
+        experiment.notes.extend(notes)
     train(experiment, config, work.folder, content)
 
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
+from metvae_cli.tracking.run_directory import RunDirectory
 
 
 def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
@@ -27,17 +28,27 @@ def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     return result
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Where the run in a directory goes on from; None of one cut off before it saved anything, which begins anew."""
+def is_cut_off(folder: Path) -> bool:
+    """Whether a run was cut off before it saved anything, so that a resume begins anew."""
     saved = [*folder.glob("checkpoints/*.pt"), *folder.glob("seed_*/checkpoints/*.pt")]
     # A run saves before its first row and its end: without them a checkpoint is not there yet, else it was taken away.
     later = [folder / "metrics.csv", folder / "summary.json", *folder.glob("seed_*/metrics.csv")]
-    is_cut_off = not saved and not any(path.exists() for path in later)
-    return None if is_cut_off else folder / "checkpoints" / "last.pt"
+    return not saved and not any(path.exists() for path in later)
+
+
+def refuse_running(folder: Path) -> None:
+    """Raise ConfigError where another process has the run, before its files are looked at."""
+    if holder := RunDirectory(folder).holder():
+        raise ConfigError(f"resume={folder}: is in use by another run ({holder}); wait until it has ended, or stop it")
 
 
 def log_to(folder: Path, name: str) -> None:
-    """The logging that Hydra sets up for a new run."""
+    """The logging that Hydra sets up for a new run. Raises ConfigError where its file cannot be written."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "metvae.yaml")
     OmegaConf.update(settings, "handlers.file.filename", str(folder / name))
-    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+    try:
+        logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(settings)))
+    except ValueError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise ConfigError(f"resume={folder}: {name} cannot be written ({error.__cause__.strerror})") from error

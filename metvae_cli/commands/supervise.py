@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from metvae_cli.commands.failure import told
 from metvae_cli.errors import Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_attempt
 from metvae_cli.tracking.run_directory import RunDirectory, read_manifest, stop_file
@@ -17,22 +19,24 @@ log = logging.getLogger(__name__)
 
 
 def supervise(
+    command: str,
     folder: Path,
     log_file: Path,
     begin: Callable[[RunDirectory], None],
     work: Callable[[Interruption], T],
-    after_interrupt: str,
+    afterwards: str,
     *,
     anew: bool = False,
 ) -> T:
     """Do the work of a run in its directory, with its manifest and its status kept.
 
     Args:
+        command: train, infer or evaluate
         folder: the run's directory
         log_file: where its log goes
         begin: writes the manifest
         work: given what to ask between iterations whether to stop
-        after_interrupt: what to say to a user who stopped it
+        afterwards: what to say to a user who stopped it, or whose disk was full
         anew: whether what an attempt has left that was cut off before its first checkpoint is to go
 
     Raises:
@@ -42,15 +46,19 @@ def supervise(
         RunError: failed; the reason is in the run's log and status
     """
     with RunDirectory(folder) as run, Interruption(stop_file(folder), is_passed_on=is_passed_on()) as interruption:
-        if anew and read_manifest(folder):
-            discard_attempt(folder)
-        begin(run)
-        run.write_status("running")
+        try:
+            if anew and read_manifest(folder):
+                discard_attempt(folder)
+            begin(run)
+            run.write_status("running")
+        except OSError as error:
+            raise RunError(told(error, command, folder) or str(error)) from error
         try:
             result = work(interruption)
+            run.write_status("finished")
         except Interrupted as interrupted:
             run.write_status("interrupted", str(interrupted))
-            log.warning("interrupted; %s", after_interrupt)
+            log.warning("interrupted; %s", afterwards)
             raise
         except KeyboardInterrupt:
             run.write_status("interrupted", "second signal; what was written by then is kept")
@@ -59,8 +67,9 @@ def supervise(
             run.write_status("pruned", str(pruned))
             raise
         except Exception as error:
-            run.write_status("failed", f"{type(error).__name__}: {error}")
-            log.exception("the run failed")
-            raise RunError(f"{error} (the whole story: {log_file})") from error
-        run.write_status("finished")
+            reason = told(error, command, folder, afterwards)
+            with suppress(OSError):  # of a full disk: what went wrong is said all the same
+                run.write_status("failed", reason or f"{type(error).__name__}: {error}")
+            log.exception("the run failed%s", f": {reason}" if reason else "")
+            raise RunError(f"{reason or error} (the whole story: {log_file})") from error
     return result

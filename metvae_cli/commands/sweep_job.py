@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,12 @@ def _record_failure(folder: Path, error: Exception) -> None:
     known = isinstance(error, RunError) and read_status(folder).get("status") == "failed"
     if not known:
         expected = isinstance(error, ConfigError | RunError)
-        write_status(folder, "failed", str(error) if expected else f"{type(error).__name__}: {error}")
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # of a full disk: what went wrong is said all the same
+            write_status(folder, "failed", reason)
         if not expected:
             log.exception("the run failed")
-    log.error("%s failed: %s", folder.name, " ".join(read_status(folder)["reason"].split()))
+    log.error("%s failed: %s", folder.name, " ".join(read_status(folder).get("reason", str(error)).split()))
 
 
 def _settle_in(threads: int | None) -> None:

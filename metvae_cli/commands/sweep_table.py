@@ -88,8 +88,13 @@ def print_sweep(
 
 def _score(folder: Path) -> Any:
     """The value of a run whose job was cut off before it wrote it beside the status."""
+    found = _summary(folder)
+    return next((found[name] for name in _SCORES if name in found), None)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):
-        return None
-    return next((found[name] for name in _SCORES if name in found), None) if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -22,11 +22,12 @@ from metvae_cli.commands.hydra_entry import (
     plugins_in,
     store_words,
 )
+from metvae_cli.commands.own_directory import refuse_no_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
-from metvae_cli.commands.stored_run import changed, last_checkpoint, log_to
+from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_run
-from metvae_cli.tracking.run_directory import read_status, write_status
+from metvae_cli.tracking.run_directory import read_status, run_id, write_status
 from metvae_cli.training.ranks import is_assistant, rank_and_size
 
 T = TypeVar("T")
@@ -94,46 +95,50 @@ def task(config: DictConfig) -> float:
     from metvae_cli.build import plain
 
     folder = output_folder()
-    start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, None))
+    start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, resumes=False))
     store_words(config, folder)
     return start([word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")])
 
 
 def _starter(
-    config: dict[str, Any], plugins: Sequence[str], folder: Path, checkpoint: Path | None
+    config: dict[str, Any], plugins: Sequence[str], folder: Path, *, resumes: bool
 ) -> Callable[[Sequence[str]], float]:
     """What trains, in this process or in several, once it is known that it can; given the words that count for it.
 
-    checkpoint: to go on from, or None
+    resumes: whether to go on from the run's checkpoint
 
     Raises:
         ConfigError: it cannot
     """
     from metvae_cli.build import build_experiment, check_config
-    from metvae_cli.commands.train_run import refuse_other_data, train
-    from metvae_cli.training.checkpoint import load_checkpoint
+    from metvae_cli.commands.train_run import make_trainer, refuse_other_configuration, refuse_other_data, train
+    from metvae_cli.tracking.tracker import Silence
+    from metvae_cli.training.checkpoint import load_newest
     from metvae_cli.training.fabric import check_processes
+    from metvae_cli.training.interruption import Interruption
 
     _, settings = check_config(config, plugins)
     check_processes(settings)
     if settings.replicas > 1:
         from metvae_cli.commands.train_replicas import prepared
 
-        replicas = prepared(config, plugins, folder, resumes=checkpoint is not None)
+        replicas = prepared(config, plugins, folder, resumes=resumes)
         return lambda words: replicas()
-    content = load_checkpoint(checkpoint) if checkpoint else None
+    content, notes = load_newest(folder / "checkpoints", run_id(folder)) if resumes else (None, [])
     several = settings.devices > 1 and rank_and_size()[1] == 1
     alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
     experiment = build_experiment(alone if several else config, plugins)
-    if checkpoint:
+    experiment.notes.extend(notes)
+    if content is not None:
         refuse_other_data(folder, experiment.learner.dataset)
+        refuse_other_configuration(folder, make_trainer(experiment, folder, Silence(), Interruption()), content)
     if not several:
         return lambda words: train(experiment, config, folder, content)
 
     def start(words: Sequence[str]) -> float:
         from metvae_cli.commands.several_processes import launch
 
-        return launch(folder, words, settings, resumes=checkpoint is not None)
+        return launch(folder, words, settings, resumes=resumes)
 
     return start
 
@@ -153,8 +158,10 @@ def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
             discard_run(folder)
         raise
     except Exception as error:  # a defect, ours or of a class of the user's: its story is told in the run's own log
+        from metvae_cli.commands.failure import told
+
         log.exception("the run failed")
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error, Path(log_name).stem, folder) or f"{type(error).__name__}: {error}"
         write_status(folder, "failed", reason)
         raise RunError(f"{reason} (the whole story: {folder / log_name})") from error
 
@@ -179,7 +186,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
             )
     changes = [word for word in overrides if not word.startswith("plugins=")]
     config = changed(stored_config(folder, "resume"), changes)
-    start = _starter(config, plugins_in(overrides), folder, last_checkpoint(folder))
+    refuse_running(folder)
+    start = _starter(config, plugins_in(overrides), folder, resumes=not is_cut_off(folder))
     log_to(folder, "train.log")
     return start(overrides)
 
@@ -196,5 +204,6 @@ def _refuse_used_directory(folder: Path) -> None:
 def _refuse_named_directory(argv: Sequence[str]) -> None:
     """The same before anything is composed, for a directory that the command line names outright."""
     value = override_value(argv, "hydra.run.dir")
+    refuse_no_directory(value)
     if value and "${" not in value:
         _refuse_used_directory(Path(value))

@@ -21,6 +21,7 @@ from metvae_cli.commands.train_run import (
     conclude,
     make_trainer,
     pictures_of,
+    refuse_other_configuration,
     refuse_other_data,
     restore,
     test,
@@ -28,10 +29,10 @@ from metvae_cli.commands.train_run import (
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_attempt
 from metvae_cli.tracking.metrics_csv import MetricsFile
-from metvae_cli.tracking.run_directory import RunDirectory, read_status, write_json, write_status
+from metvae_cli.tracking.run_directory import RunDirectory, read_status, run_id, write_json, write_status
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
-from metvae_cli.training.checkpoint import load_checkpoint
+from metvae_cli.training.checkpoint import load_newest
 from metvae_cli.training.device import SMALL, set_threads
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.replicas import Replica, Replicas, rehearse
@@ -84,10 +85,8 @@ def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *,
         stream, place = Stream(), seed_folder(folder, seed)
         if resumes:
             refuse_other_data(place, experiment.learner.dataset)
-        last = place / "checkpoints" / "last.pt"
-        runs.append(
-            SeedRun(experiment, stream, own, place, load_checkpoint(last) if resumes and last.is_file() else None)
-        )
+        content = _saved(experiment, place, runs[0].experiment.notes if runs else experiment.notes) if resumes else None
+        runs.append(SeedRun(experiment, stream, own, place, content))
     learner, settings = runs[0].experiment.learner, runs[0].experiment.settings
     size = sum(parameter.numel() for part in (learner.model, learner.sampler) for parameter in part.parameters())
     set_threads(settings.threads, replicas * size)
@@ -111,6 +110,17 @@ def _slowness(replicas: int, seed: int, size: int) -> list[str]:
 def _one_by_one(replicas: int, seed: int) -> str:
     """The words that train the same seeds one after another."""
     return f'trainer.replicas=1 -m "seed=range({seed},{seed + replicas})"'
+
+
+def _saved(experiment: Experiment, folder: Path, notes: list[str]) -> dict[str, Any] | None:
+    """The checkpoint that the run of a seed goes on from; None where it has none. notes: are added to."""
+    checkpoints = folder / "checkpoints"
+    if not any(checkpoints.glob("*.pt")):
+        return None
+    content, said = load_newest(checkpoints, run_id(folder))
+    refuse_other_configuration(folder, make_trainer(experiment, folder, Silence(), Interruption()), content)
+    notes.extend(said)
+    return content
 
 
 def _refuse_unlike(runs: Sequence[SeedRun]) -> None:
@@ -150,6 +160,7 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> 
 
     try:
         found = supervise(
+            "train",
             folder,
             folder / "train.log",
             lambda directory: directory.write_manifest(config, device, data),

@@ -24,7 +24,7 @@ from metvae_cli.evaluation.frozen import batches, freeze
 from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
 from metvae_cli.tracking.metrics_csv import MetricsFile
-from metvae_cli.tracking.run_directory import write_json
+from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.exchange import Exchange
@@ -67,6 +67,7 @@ def _lead(
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     summary = supervise(
+        "train",
         folder,
         folder / "train.log",
         lambda run: run.write_manifest(config, str(experiment.device), data),
@@ -102,7 +103,10 @@ def make_trainer(experiment: Experiment, folder: Path, tracker: Tracker, interru
     """The trainer of a run."""
     learner, processes, checkpoints = experiment.learner, experiment.processes, folder / "checkpoints"
     behind = is_behind(folder) if processes.rank == 0 else None
-    return Trainer(learner, experiment.settings, experiment.seed, checkpoints, tracker, interruption, processes, behind)
+    settings, seed = experiment.settings, experiment.seed
+    trainer = Trainer(learner, settings, seed, checkpoints, tracker, interruption, processes, behind)
+    trainer.state.run = run_id(folder)
+    return trainer
 
 
 def fit_and_test(experiment: Experiment, trainer: Trainer) -> tuple[str, ImportanceEstimate, float]:
@@ -187,15 +191,30 @@ def announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
     )
 
 
+def refuse_other_configuration(folder: Path, trainer: Trainer, content: dict[str, Any]) -> None:
+    """Raise ConfigError unless a checkpoint is one of the run's configuration. trainer: one for this alone."""
+    if reason := _misfit(trainer, content):
+        raise ConfigError(
+            f"resume={folder}: the checkpoint does not fit the configuration in .hydra/config.yaml ({reason}); put "
+            "back the one that the run was started with"
+        )
+
+
 def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     """Go on from a checkpoint. Raises RunError where it is not one of this configuration."""
+    if reason := _misfit(trainer, content):
+        raise RunError(f"the checkpoint does not fit the configuration in .hydra/config.yaml ({reason})")
+    if reason := trainer.stop_reason():
+        log.warning("nothing left to train (stopped by %s): raise trainer.%s to go on", reason, reason)
+
+
+def _misfit(trainer: Trainer, content: dict[str, Any]) -> str:
+    """Why a checkpoint cannot be gone on from; empty once it has been put into the trainer."""
     try:
         trainer.restore(content)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"the checkpoint does not fit the configuration in .hydra/config.yaml ({reason})") from error
-    if reason := trainer.stop_reason():
-        log.warning("nothing left to train (stopped by %s): raise trainer.%s to go on", reason, reason)
+        return str(error).splitlines()[0]
+    return ""
 
 
 def _summary(

@@ -41,7 +41,7 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
     """What to type next."""
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    logs = folder.parts[0] if folder.parts[0] == "outputs" else str(folder)
+    logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
     plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
     return [
         f"run        {folder}",
@@ -55,7 +55,7 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
 def _hydra_word(key: str, folder: Path) -> str:
     """key=folder as the shell and then Hydra read it: Hydra wants quotes of its own around unusual characters."""
     plain = re.fullmatch(r"[\w./\-:+%@]+", str(folder), flags=re.ASCII)
-    return f"{key}={folder}" if plain else shlex.quote(f'{key}="{folder}"')
+    return f"{key}={folder}" if plain else shlex.quote('{}="{}"'.format(key, str(folder).replace('"', '\\"')))
 
 
 def _rows(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, str]]:

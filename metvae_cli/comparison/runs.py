@@ -10,7 +10,7 @@ from metvae_cli.comparison.foreign import mapping, read_object
 from metvae_cli.comparison.hydra_files import Composition, read_composition, sweep_words
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import shown
-from metvae_cli.tracking.run_directory import owner_is_gone
+from metvae_cli.tracking.run_lock import owner_is_gone
 
 FINISHED = "finished"
 PRUNED = "pruned"  # stopped by the search that it is a trial of: its numbers are not those of a whole run

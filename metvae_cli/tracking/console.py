@@ -2,8 +2,9 @@
 
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +24,26 @@ class ConsoleHandler(logging.Handler):
         if record.exc_info:
             return
         console().print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+class LogFile(logging.FileHandler):
+    """A run's log. That it cannot be written is said once: the run goes on, and ends where more than a line is lost."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say it, in place of a traceback for each line."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            console().print(f"{self.baseFilename}: cannot be written ({error.strerror})", markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Close, whether or not what is waiting can be written."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

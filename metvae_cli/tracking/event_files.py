@@ -16,7 +16,9 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-_PREFIX = "events.out.tfevents."
+from metvae_cli.errors import naming
+
+PREFIX = "events.out.tfevents."
 
 
 def cut_back(folder: Path, step: int, is_written_anew: Callable[[str], bool]) -> set[str]:
@@ -32,7 +34,7 @@ def cut_back(folder: Path, step: int, is_written_anew: Callable[[str], bool]) ->
     Returns:
         the tags that have an event at that very iteration
     """
-    paths = sorted(folder.glob(f"{_PREFIX}*"), key=_began)
+    paths = sorted(folder.glob(f"{PREFIX}*"), key=_began)
     if not paths:
         return set()
     content = [path.read_bytes() for path in paths]
@@ -67,7 +69,7 @@ def _kept(
         elif values:
             del event.summary.value[:]
             event.summary.value.extend(values)
-            yield _record(event.SerializeToString())
+            yield record_of(event.SerializeToString())
 
 
 def _records(content: bytes) -> Iterator[bytes]:
@@ -85,7 +87,8 @@ def _records(content: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _record(event: bytes) -> bytes:
+def record_of(event: bytes) -> bytes:
+    """An event as it stands in a file."""
     length = struct.pack("<Q", len(event))
     sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, event)]
     return length + sums[0] + event + sums[1]
@@ -93,22 +96,23 @@ def _record(event: bytes) -> bytes:
 
 def _began(path: Path) -> tuple[str, int]:
     """What sorts files by when they were begun. Of one second the names do not tell: number 10 stands before 9."""
-    return path.name.removeprefix(_PREFIX).partition(".")[0], path.stat().st_mtime_ns
+    return path.name.removeprefix(PREFIX).partition(".")[0], path.stat().st_mtime_ns
 
 
 def _read_before_now(path: Path) -> Path:
     """The file's path, or another where its name says that it is made in this second or, by another clock, later."""
-    stamp, _, rest = path.name.removeprefix(_PREFIX).partition(".")
+    stamp, _, rest = path.name.removeprefix(PREFIX).partition(".")
     now = int(time.time())
     late = stamp.isdigit() and int(stamp) >= now
-    return path.with_name(f"{_PREFIX}{now - 1:010d}.{rest}") if late else path
+    return path.with_name(f"{PREFIX}{now - 1:010d}.{rest}") if late else path
 
 
 def _replace(path: Path, content: bytes) -> None:
     """Write atomically, under a name in between that TensorBoard does not take for events."""
     temporary = path.with_name(f".cut.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with naming(temporary):
+            temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

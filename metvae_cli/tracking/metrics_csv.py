@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from metvae_cli.errors import naming
+
 
 class MetricsFile:
     """Appends rows; the first row fixes the columns.
@@ -33,7 +35,7 @@ class MetricsFile:
             columns = list(values)
             writer.writerow(columns)
         writer.writerow([values.get(name, "") for name in columns])
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(text.getvalue())
 
     def last(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from metvae_cli import __version__
 from metvae_cli.errors import ConfigError
+from metvae_cli.tracking.run_lock import claim, owner, owner_is_gone, release
 from metvae_cli.tracking.whole_file import discard_unfinished, whole
 
 Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
@@ -46,45 +48,40 @@ class RunDirectory:
     def __enter__(self) -> "RunDirectory":
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._claim()
-            discard_unfinished(self.path)
+            claimed = claim(self._lock)
+            if claimed:
+                discard_unfinished(self.path)
         except OSError as error:
-            raise ConfigError(f"{self._key}={self.path}: cannot be written ({error.strerror})") from None
+            reason = error.strerror or error
+            raise ConfigError(f"{self._key}={self.path}: cannot be written ({reason}); choose another") from None
+        if not claimed:
+            raise ConfigError(
+                f"{self._key}={self.path}: in use by another run ({owner(self._lock)}); wait until it has ended, or "
+                "choose another directory"
+            )
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lock.unlink(missing_ok=True)
-
-    def _claim(self) -> None:
-        owner = f"{socket.gethostname()} {os.getpid()}"
-        for _ in range(2):
-            try:
-                with self._lock.open("x") as file:
-                    file.write(owner)
-                return
-            except FileExistsError:
-                if owner_is_gone(self._lock):
-                    self._lock.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{self._key}={self.path}: in use by another run ({self._lock.read_text()}); choose another directory"
-        )
+        release(self._lock)
 
     def holder(self) -> str:
         """Host and process id of another process that owns it, as far as this machine can tell; empty if none does."""
-        try:
-            return "" if owner_is_gone(self._lock) else self._lock.read_text()
-        except FileNotFoundError:
-            return ""
+        return "" if owner_is_gone(self._lock) else owner(self._lock)
 
     def write_manifest(self, config: Mapping[str, Any], device: str, data: Mapping[str, Any]) -> None:
-        """What ran, on what device and data, from which words. A resume adds its own start to the list."""
+        """What ran, on what device and data, from which words. A resume adds its own start to the list.
+
+        The id is the run's own: its checkpoints hold it too, so that those of another run are not taken for them. A
+        run that has checkpoints already, but no manifest or an earlier version's, gets none.
+        """
         from torch import get_num_threads  # here: whoever reads runs needs no torch
 
         path = self.path / "manifest.json"
-        known = json.loads(path.read_text()) if path.exists() else {"starts": []}
+        known = {"starts": [], "id": self._new_id()} | read_manifest(self.path)
         start = {"time": now(), "argv": sys.argv, "pid": os.getpid(), "host": socket.gethostname()}
         start["threads"] = get_num_threads()  # what a sum's last digit depends on
         manifest = {
+            "id": known["id"],
             "starts": [*known["starts"], start],
             "end": None,
             "directory": known.get("directory", str(Path.cwd())),
@@ -102,6 +99,9 @@ class RunDirectory:
         }
         write_json(path, manifest)
 
+    def _new_id(self) -> str:
+        return "" if (self.path / "checkpoints").exists() else uuid.uuid4().hex
+
     def write_status(self, status: Status, reason: str = "") -> None:
         """How it stands; the end of a run also goes into the manifest."""
         write_status(self.path, status, reason)
@@ -110,23 +110,18 @@ class RunDirectory:
             write_json(manifest, json.loads(manifest.read_text()) | {"end": now()})
 
 
-def owner_is_gone(lock: Path) -> bool:
-    """Whether the process that wrote a run's lock no longer lives. One of another machine counts as living."""
-    try:
-        host, pid = lock.read_text().split()
-        if host != socket.gethostname() or int(pid) == os.getpid():
-            return host == socket.gethostname()
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, FileNotFoundError):
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
 def write_status(path: Path, status: Status, reason: str = "") -> None:
-    """How the run in a directory stands."""
-    write_json(path / "status.json", {"status": status, "reason": reason, "time": now()})
+    """How the run in a directory stands.
+
+    Where a full disk has no room for a new file, the old one is written over: it needs none.
+    """
+    file, content = path / "status.json", {"status": status, "reason": reason, "time": now()}
+    try:
+        write_json(file, content)
+    except OSError:
+        with file.open("r+") as written:
+            written.write(_text(content))
+            written.truncate()
 
 
 def read_status(path: Path) -> dict[str, str]:
@@ -146,6 +141,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def run_id(path: Path) -> str:
+    """The id of the run in a directory; empty of one without, as of an earlier version of metvae."""
+    return str(read_manifest(path).get("id") or "")
+
+
 def stop_file(folder: Path) -> Path | None:
     """The file by which the sweep that a run belongs to asks its jobs, wherever they run, to stop; None outside one."""
     sweeps = [parent for parent in folder.resolve().parents if (parent / SWEEP_RECORD).is_file()]
@@ -155,7 +155,7 @@ def stop_file(folder: Path) -> Path | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write atomically. NaN and infinities become null, which JSON can hold."""
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(_jsonable(content), indent=2) + "\n")
+        temporary.write_text(_text(content))
 
 
 def now() -> str:
@@ -175,6 +175,10 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(_jsonable(content), indent=2) + "\n"
 
 
 def _jsonable(value: Any) -> Any:

@@ -10,10 +10,11 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import custom_scalars, hparams
+from torch.utils.tensorboard.summary import text as text_summary
 
 from metvae_cli.tracking.event_files import cut_back
+from metvae_cli.tracking.event_writer import EventWriter
 
 FINAL = "final/"
 _BINS = 64  # of a histogram, evenly over the range of its values
@@ -47,7 +48,7 @@ class Board:
         self._there = set[str]() if resume_from is None else cut_back(folder, resume_from, _is_of_the_whole)
         # The mark is for a TensorBoard that has read the earlier part already.
         purge = None if resume_from is None else resume_from + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=20)
+        self._writer = EventWriter(folder, purge)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One scalar per name."""
@@ -69,17 +70,17 @@ class Board:
 
     def text(self, name: str, text: str) -> None:
         """A text in Markdown."""
-        self._writer.add_text(name, text, 0)
+        self._writer.add(text_summary(name, text))
 
     def profile(self, table: str, iterations: int) -> None:
         """What the profiler found, so many iterations after the start or the resume."""
         text = verbatim(f"the trace: profile_trace.json.gz in this run's directory, for ui.perfetto.dev\n\n{table}")
-        self._writer.add_text("profile", text, (self._resumed_at or 0) + iterations)
+        self._writer.add(text_summary("profile", text), (self._resumed_at or 0) + iterations)
 
     def layout(self) -> None:
         """The charts of the custom-scalars page."""
         charts = {title: ["Multiline", [tags]] for title, tags in _CHARTS.items()}
-        self._writer.add_custom_scalars({"metvae": charts})
+        self._writer.add(custom_scalars({"metvae": charts}))
 
     def begin_session(self, values: Mapping[str, str | float], results: Sequence[str], first: Sequence[str]) -> None:
         """The run's row in the HPARAMS table, in this run's own events (`add_hparams` would make a second run).
@@ -91,16 +92,16 @@ class Board:
         experiment, start, _ = hparams(dict(values), dict.fromkeys(f"{FINAL}{name}" for name in results))
         _put_first(experiment, first)
         for summary in (experiment, start):
-            self._writer._get_file_writer().add_summary(summary)
+            self._writer.add(summary)
 
     def end_session(self, step: int, results: Mapping[str, float]) -> None:
         """The last numbers of the run, as scalars `final/<name>`; the row is that of a run that succeeded."""
         self.scalars(step, {f"{FINAL}{name}": value for name, value in results.items()})
         _, _, end = hparams({}, {})
-        self._writer._get_file_writer().add_summary(end)
+        self._writer.add(end)
 
     def _add(self, *values: Summary.Value, step: int) -> None:
-        self._writer._get_file_writer().add_summary(Summary(value=values), step)
+        self._writer.add(Summary(value=values), step)
 
     def flush(self) -> None:
         """Write what is waiting."""

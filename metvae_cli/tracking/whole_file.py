@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from metvae_cli.errors import naming
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Inside, write to the path that is given; it takes the place of `path` if nothing is raised."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

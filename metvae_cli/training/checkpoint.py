@@ -7,6 +7,7 @@ would otherwise load as other weights) and admits tensors and plain types only.
 
 import hashlib
 import io
+import math
 import os
 import random
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from metvae_cli.errors import ConfigError
+from metvae_cli.errors import ConfigError, naming
 from metvae_cli.training.checkpoint_content import ContentError, read_content
 
 FORMAT = 1
@@ -33,7 +34,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(payload + footer)
             file.flush()
             os.fsync(file.fileno())
@@ -60,25 +61,31 @@ def _alone(value: Any) -> Any:
     return value
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+class DamagedError(ConfigError):
+    """A checkpoint is not there, or not what was written."""
+
+
+def load_checkpoint(path: Path, run: str = "") -> dict[str, Any]:
     """Read and verify; tensors come back on the CPU.
 
+    run: id of the run whose checkpoint it has to be; empty where that is not known
+
     Raises:
-        ConfigError: missing, damaged, foreign or written by a newer version
+        DamagedError: missing or damaged
+        ConfigError: foreign, of another run or written by a newer version
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"checkpoint {path}: cannot be read ({error.strerror}); is this the directory of a run?"
-        ) from None
+        kind = ConfigError if isinstance(error, PermissionError) else DamagedError
+        raise kind(f"checkpoint {path}: cannot be read ({error.strerror}); is this the directory of a run?") from None
     payload, footer = data[:-_FOOTER_SIZE], data[-_FOOTER_SIZE:]
     found = hashlib.sha256(payload).hexdigest()
     if not footer.startswith(_FOOTER_START) or not footer.endswith(b"\n"):
-        raise ConfigError(f"checkpoint {path}: truncated, or not a metvae checkpoint; use another one of the run")
+        raise DamagedError(f"checkpoint {path}: truncated, or not a metvae checkpoint; use another one of the run")
     expected = footer[len(_FOOTER_START) : -1].decode(errors="replace")
     if found != expected:
-        raise ConfigError(
+        raise DamagedError(
             f"checkpoint {path}: damaged (SHA-256 {found[:16]}..., expected {expected[:16]}...); use another of the run"
         )
     try:
@@ -87,6 +94,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"checkpoint {path}: refused, {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"checkpoint {path}: written by another version of metvae (expected format {FORMAT})")
+    if run and _run_of(content) not in ("", run):
+        raise ConfigError(f"checkpoint {path}: is of another run; put back the one that this run has written")
     return content
 
 
@@ -98,6 +107,47 @@ def require_finite(module: nn.Module, where: str) -> None:
                 f"{where}: {name} is not finite, training had failed by then; set checkpoint=best, or train again with "
                 "a lower optimizer.lr or sampler.step_size"
             )
+
+
+def _run_of(content: dict[str, Any]) -> str:
+    """The id of the run that wrote a checkpoint; empty of an earlier version's."""
+    state = content.get("state")
+    return str(state.get("run", "")) if isinstance(state, dict) else ""
+
+
+def load_newest(folder: Path, run: str = "") -> tuple[dict[str, Any], list[str]]:
+    """What a run goes on from, and what has to be said of it.
+
+    This is `last.pt` or, where that is damaged or missing, `best.pt`. Where `best.pt` is, no earlier validation counts
+    any more: the best of those to come is kept.
+
+    Args:
+        folder: with the checkpoints
+        run: as of `load_checkpoint`
+
+    Raises:
+        ConfigError: there is none that is whole; or as `load_checkpoint`
+    """
+    last, best = folder / "last.pt", folder / "best.pt"
+    try:
+        content = load_checkpoint(last, run)
+    except DamagedError as damage:
+        if not best.is_file():
+            raise
+        try:
+            content = load_checkpoint(best, run)
+        except DamagedError as second:
+            raise ConfigError(f"{damage}; and {second}") from None
+        return content, [f"{damage}: goes on from {best.name}; what came after it is done again"]
+    state = content.get("state")
+    if not isinstance(state, dict) or not math.isfinite(state.get("best_value", -math.inf)):
+        return content, []
+    try:
+        load_checkpoint(best, run)
+    except DamagedError as damage:
+        state |= {"best_value": -math.inf, "best_epoch": 0.0, "validations_since_best": 0, "validated_at": -1}
+        return content, [f"{damage}: the best weights so far are lost; the best of those to come are kept"]
+    return content, []
 
 
 def random_states() -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Learner(NamedTuple, Generic[M]):
 class State:
     """Where training stands: plain values only, saved with every checkpoint.
 
+    run: id of the run, of those in a directory of their own
     epoch, batch: passes completed, and batches done in the present one
     iteration: optimizer steps; seconds: wall time over all resumes; evaluations: latent vectors decoded
     best_value, best_epoch: best validation bound so far
@@ -45,6 +46,7 @@ class State:
     train_means: those of the last complete one
     """
 
+    run: str = ""
     epoch: int = 0
     batch: int = 0
     iteration: int = 0

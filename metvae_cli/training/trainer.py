@@ -184,7 +184,7 @@ class Trainer:
 
     def _end_of_epoch(self) -> Generator[Question, Any, None]:
         state, settings = self.state, self.settings
-        if (state.epoch + 1) % settings.validate_every == 0:
+        if (state.epoch + 1) % settings.validate_every == 0 and state.validated_at != state.iteration:
             yield from self._validate()
         if settings.picture_every and (state.epoch + 1) % settings.picture_every == 0:
             self.tracker.pictures(state.iteration)
@@ -306,7 +306,8 @@ class Trainer:
 
     def load_weights(self, name: str) -> None:
         """Put the weights of a checkpoint of this run into model and sampler."""
-        content = self.processes.tell(load_checkpoint(self.folder / name) if self.processes.rank == 0 else {})
+        content = load_checkpoint(self.folder / name, self.state.run) if self.processes.rank == 0 else {}
+        content = self.processes.tell(content)
         self.learner.model.load_state_dict(content["model"])
         self.learner.sampler.load_state_dict(content["sampler"])
 
