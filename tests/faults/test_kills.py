@@ -92,13 +92,13 @@ def kill_and_resume(here: Path, straight: Straight, seed: int, kills: int = 1) -
             raise AssertionError(where) from error
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, straight: Straight, seed: int) -> None:
     kill_and_resume(tmp_path, straight, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 25))
+@pytest.mark.parametrize("seed", range(1, 25))
 def test_a_run_that_is_killed_at_any_instant_ends_as_if_it_had_not_been(
     tmp_path: Path, straight: Straight, seed: int
 ) -> None:

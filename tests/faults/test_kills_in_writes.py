@@ -51,7 +51,7 @@ RESUMING = [
     Death("half", ".manifest.json.*.tmp", 1),
     Death("half", ".last.pt.*.tmp", 1),
 ]
-QUICK = (Death("half", ".last.pt.*.tmp", 3), Death("half", ".cut.*.tmp", 1))
+QUICK = (Death("half", ".last.pt.*.tmp", 3),)
 
 
 def cases(*deaths: Death) -> list[object]:

@@ -29,7 +29,7 @@ STAGES = {
     "test": "metvae_cli.commands.train_run.importance_sampling",
 }
 ALL = (SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
-QUICK = [("training", SIGUSR1), ("validation", SIGTERM), ("test", SIGUSR2)]
+QUICK = [("training", SIGUSR1), ("validation", SIGTERM)]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,8 @@ def test_a_signal_at_any_stage_of_training_saves(
     assert_same_run(here / "run", straight)
 
 
-@pytest.mark.parametrize("number", [SIGTERM, pytest.param(SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_while_the_last_pictures_are_drawn_comes_too_late(here: Path, straight: Path, number: Signals) -> None:
     """A run that has nothing left to do but to say how it went is a finished one."""
     with asked(here, "metvae_cli.commands.train_run.embed", number):
@@ -210,12 +211,9 @@ def test_the_signal_of_submitit_is_left_to_it() -> None:
     assert stopping_signals(inside | {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}) == (SIGINT, SIGTERM, SIGUSR2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("part", "number"),
-    [
-        pytest.param(part, number, marks=[] if part == "retrained" else pytest.mark.slow)
-        for part, number in zip(EVALUATED, (SIGTERM, SIGUSR1, SIGINT, SIGTERM, SIGUSR2), strict=True)
-    ],
+    ("part", "number"), list(zip(EVALUATED, (SIGTERM, SIGUSR1, SIGINT, SIGTERM, SIGUSR2), strict=True))
 )
 def test_a_signal_ends_an_evaluation_within_seconds(here: Path, straight: Path, part: str, number: Signals) -> None:
     words, place = EVALUATED[part]
