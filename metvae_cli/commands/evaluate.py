@@ -7,9 +7,10 @@ import sys
 
 from omegaconf import DictConfig
 
-from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder, store_words
+from metvae_cli.commands.hydra_entry import is_sweep, named_plugins, output_folder
 from metvae_cli.commands.own_directory import refuse_directory, refuse_named_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
+from metvae_cli.commands.stored_words import store_words
 from metvae_cli.errors import ConfigError, Interrupted
 from metvae_cli.paths import discard_run
 

@@ -26,9 +26,8 @@ from yaml import YAMLError
 
 from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.errors import ConfigError
-from metvae_cli.paths import config_dir, discard_run
+from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
-from metvae_cli.tracking.whole_file import whole
 
 SWEEPS = ("-m", "--multirun")
 _LAUNCHERS = (
@@ -84,12 +83,12 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
         yield
     except _NOT_COMPOSED as error:
         if isinstance(error.__cause__, OSError):  # of the log that Hydra opens
-            raise ConfigError(_unwritable(error.__cause__.filename, error.__cause__)) from error
+            raise ConfigError(unwritable(error.__cause__.filename, error.__cause__)) from error
         raise ConfigError(_one_line(error, config_name, argv)) from error
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigError(_unwritable(error.filename or "the output directory", error)) from error
+        raise ConfigError(unwritable(error.filename or "the output directory", error)) from error
 
 
 @contextmanager
@@ -194,26 +193,8 @@ def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def store_words(config: DictConfig, folder: Path) -> None:
-    """Write `.hydra/` of a run: what Hydra itself would write before it is known whether the directory is free.
-
-    Raises:
-        ConfigError: it cannot be written. The directory made for a single run is removed again
-    """
-    stored = folder / ".hydra"
-    words = HydraConfig.get().overrides.task
-    try:
-        stored.mkdir(exist_ok=True)
-        for name, content in (("config", config), ("hydra", HydraConfig.instance().cfg), ("overrides", words)):
-            with whole(stored / f"{name}.yaml") as temporary:
-                OmegaConf.save(content, temporary)
-    except OSError as error:
-        if not is_sweep():
-            discard_run(folder)
-        raise ConfigError(_unwritable(f"hydra.run.dir={folder}", error)) from error
-
-
-def _unwritable(place: str, error: OSError) -> str:
+def unwritable(place: str, error: OSError) -> str:
+    """What to say of a place that cannot be written."""
     remedy = "free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
     return f"{place}: cannot be written ({error.strerror}); {remedy} another directory"
 

@@ -15,10 +15,10 @@ from metvae_cli.commands.hydra_entry import (
     named_plugins,
     output_folder,
     plugins_in,
-    store_words,
     typed_values,
 )
 from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
+from metvae_cli.commands.stored_words import store_words
 from metvae_cli.commands.train import built, start_or_resume
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir

@@ -20,11 +20,11 @@ from metvae_cli.commands.hydra_entry import (
     output_folder,
     override_value,
     plugins_in,
-    store_words,
 )
 from metvae_cli.commands.own_directory import refuse_no_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
 from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
+from metvae_cli.commands.stored_words import store_words
 from metvae_cli.errors import ConfigError, Interrupted, RunError
 from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import read_status, run_id, write_status
