@@ -72,7 +72,7 @@ def changed(first: ObjectiveOutput, second: ObjectiveOutput) -> list[str]:
     return [name for name in one if not torch.equal(one[name][OTHERS], other[name][OTHERS])]
 
 
-@pytest.mark.parametrize("name", some(sorted(WORDS), tuple(METHODS)))
+@pytest.mark.parametrize("name", some(sorted(WORDS), ("amcvae", "cubo", "metvae_flow", "vcd")))
 def test_an_objective_says_of_the_others_what_it_says_without_it(name: str) -> None:
     made = experiment(name)
     x = made.learner.dataset.batch(torch.arange(DATA))

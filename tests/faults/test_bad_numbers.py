@@ -14,7 +14,7 @@ from metvae_cli.training.checkpoint import load_checkpoint
 from tests.faults.methods import METHODS, NAMES, SPOILS, all_finite, make, some, spoil_batches, table, weights
 from tests.training.training import BATCHES, differences, notes
 
-QUICK = ("amcvae", "hoffman", "metvae_flow", "vae")
+QUICK = ("amcvae", "vae")
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
@@ -62,7 +62,7 @@ def test_a_batch_of_one_datum_is_a_batch(name: str, size: int, tmp_path: Path) -
     assert all(math.isfinite(value) for value in notes(trainer).rows[-1].values())
 
 
-@pytest.mark.parametrize("name", some(NAMES, QUICK[:2]))
+@pytest.mark.parametrize("name", some(NAMES, QUICK[:1]))
 def test_weights_that_are_no_numbers_end_the_run_and_are_never_the_best(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, *METHODS[name], "trainer.max_epochs=3", "trainer.max_bad_steps=7")
 

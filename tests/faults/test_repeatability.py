@@ -147,7 +147,8 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("experiment", some(ELSEWHERE, ("digits_amcvae",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ELSEWHERE)
 def test_another_process_in_another_place_has_the_same_bits(experiment: str, here: Path) -> None:
     """Other hashes and another working directory; a small model has one thread, however many torch would take."""
     words = words_of(experiment, here)
