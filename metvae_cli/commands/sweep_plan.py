@@ -136,6 +136,8 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
             "trainer.devices=1"
         )
     jobs = search.settings.n_trials if search else _number_of_jobs(overrides, config)
+    if jobs == 0:
+        raise ConfigError(f"-m {' '.join(words)}: makes no job; give each key a value at least, like seed=range(0,3)")
     processes, threads = _spread(config, jobs, search is not None)
     same = [str(override.key_or_group) for override in overrides if not override.is_sweep_override()]
     return SweepPlan(

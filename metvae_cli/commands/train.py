@@ -196,5 +196,7 @@ def _refuse_used_directory(folder: Path) -> None:
 def _refuse_named_directory(argv: Sequence[str]) -> None:
     """The same before anything is composed, for a directory that the command line names outright."""
     value = override_value(argv, "hydra.run.dir")
+    if value == "":
+        raise ConfigError("hydra.run.dir=: names no directory; say hydra.run.dir=NAME, or leave it out")
     if value and "${" not in value:
         _refuse_used_directory(Path(value))
