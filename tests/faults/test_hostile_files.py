@@ -172,6 +172,7 @@ def test_a_table_of_anything_else_is_refused(content: bytes, tmp_path: Path) -> 
     assert peak_growth(refused(read)) < ROOM
 
 
+@pytest.mark.slow
 def test_a_table_of_a_million_columns_takes_what_its_text_takes(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes((b",".join([b"1"] * 10**6) + b"\n") * 2)
@@ -230,6 +231,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         refused(lambda name=name: root.read(tmp_path / name, 1000))()
 
 
+@pytest.mark.slow
 def test_archives_unpack_to_no_more_than_was_published(tmp_path: Path) -> None:
     root, name = Root(str(tmp_path)), "images"
     with gzip.open(tmp_path / f"{name}.gz", "wb") as file:
