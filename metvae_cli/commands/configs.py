@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from metvae_cli.commands.one_line_parser import OneLineParser
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the three actions and their arguments."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="metvae configs",
         description="List, show or copy the configs that ship with metvae.",
         epilog=EPILOG,

@@ -1,6 +1,5 @@
 """`metvae info`: what a bug report needs."""
 
-import argparse
 import json
 import os
 import platform
@@ -9,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from metvae_cli import __version__
+from metvae_cli.commands.one_line_parser import OneLineParser
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 
@@ -20,7 +20,7 @@ Facts = dict[str, str | int | bool | list[str] | None]
 
 def main(argv: list[str]) -> int:
     """Run `metvae info [--json]`; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="metvae info", description="Print versions, devices and data found: what a bug report needs."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -58,7 +58,16 @@ class Request:
     def __post_init__(self) -> None:
         if not self.run:
             raise ValueError("run=null: name the directory of a run, like run=outputs/train/RUN")
-        least = {"count": 1, "data": 1, "steps": 2, "neighbours": 1, "train_data": 1, "sweeps": 1, "frames": 1}
+        least = {
+            "count": 1,
+            "data": 1,
+            "steps": 2,
+            "neighbours": 1,
+            "train_data": 1,
+            "sweeps": 1,
+            "frames": 1,
+            "seed": 0,
+        }
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and value < smallest:

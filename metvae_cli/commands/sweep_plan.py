@@ -134,6 +134,8 @@ def plan_sweep(command: str, argv: Sequence[str]) -> SweepPlan:
     if search and search.settings.pruner != "none":
         _refuse_to_prune(search.settings.pruner, config.get("trainer", {}))
     listed = None if search else _listed_jobs(overrides, config)
+    if listed is not None and not listed:
+        raise ConfigError(f"-m {' '.join(words)}: makes no job; give each key a value at least, like seed=range(0,3)")
     if listed is not None and resumed is None and command == "train":
         refuse_shared_seeds(listed, config)
     jobs = search.settings.n_trials if search else None if listed is None else len(listed)

@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from torch import Tensor
 # A single array has this name.
 ONLY = ""
 SUFFIXES = (".npy", ".npz", ".pt")
+# torch takes these names, too, and calls them with what stands behind.
+_MAKERS = ("builtins bytearray", "__builtin__ bytearray", "torch Tensor")
 _TYPES = "bool, integers or real floating-point numbers"
 
 
@@ -85,6 +88,9 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _require_memory(sum(member.file_size for member in archive.infolist()))
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _refuse_makers(archive.read(name))
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -107,6 +113,13 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
         value = value.detach().resolve_neg()
         found[str(key)] = _tensor((value.float() if value.dtype == torch.bfloat16 else value).numpy(), name)
     return found
+
+
+def _refuse_makers(content: bytes) -> None:
+    """Raise ArrayFileError where a pickle would make, of a number in it, something as large as that."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "STACK_GLOBAL" or argument in _MAKERS:
+            raise ArrayFileError("asks for more than tensors; save a tensor, or a dictionary of them")
 
 
 def _tensor(array: np.ndarray, name: str) -> Tensor:

@@ -46,6 +46,8 @@ def header(path: Path) -> tuple[int, int]:
 
     Raises ImageFileError for what is no image, is too large or has more than 8 bits a channel.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise ImageFileError(f"{path} is no file; remove it")
     try:
         # Pillow only warns of an image that fills the memory, up to twice that size. Not for use in threads.
         with warnings.catch_warnings():

@@ -80,6 +80,8 @@ class Root:
         """The whole file, at most `limit` bytes. Raises ConfigError."""
         try:
             size = path.stat().st_size
+            if not path.is_file():  # pipes and devices have no end
+                raise self.damaged(path, "a file", "something else")
             if size > limit:
                 raise self.damaged(path, f"at most {limit} bytes", f"{size}")
             return path.read_bytes()
