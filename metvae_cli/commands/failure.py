@@ -39,9 +39,9 @@ def told(error: Exception, command: str, folder: Path, afterwards: str = "") -> 
     """
     if isinstance(error, ConfigError | RunError):
         return None
-    # Closing a file may fail of the same cause after it: what came first is said.
-    while isinstance(error.__context__, OSError) and error.__context__.errno in _DISK:
-        error = error.__context__
+    # Closing a file may fail of the same cause after it: the file that came first is said.
+    while isinstance(first := error.__context__, OSError) and first.errno in _DISK and first.filename:
+        error = first
     remedy = _DISK.get(error.errno or 0) if isinstance(error, OSError) else None
     if isinstance(error, OSError) and remedy:
         steps = "; ".join(step for step in (remedy, afterwards) if step)

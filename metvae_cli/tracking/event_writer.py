@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
@@ -35,9 +36,14 @@ class EventWriter:
         self.path = folder / made
         self._file = self.path.open("xb")
         self._flushed_at = 0.0
-        self._add(Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self._add(Event(file_version="brain.Event:2"))
+            if purge_step is not None:
+                self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        except OSError:
+            with suppress(OSError):  # closing fails as writing does, and closes all the same
+                self._file.close()
+            raise
 
     def add(self, summary: Summary, step: int = 0) -> None:
         """One event."""

@@ -76,7 +76,8 @@ def test_a_path_that_wants_quotes_is_told_how(
     assert metvae("train", "dataset=array", f"dataset.path={name}", "likelihood=gaussian") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"dataset.path='{name}'" in said
+    escaped = name.replace("'", "\\'")
+    assert f"dataset.path='{escaped}'" in said
 
 
 def test_data_that_no_step_can_be_made_on_are_a_failure(
