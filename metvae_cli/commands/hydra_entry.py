@@ -72,8 +72,24 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
     program = f"metvae {config_name}"
-    with _environment(HYDRA_FULL_ERROR="1"), _arguments(program, argv), hydra_errors(config_name, argv), guarded():
+    with (
+        _environment(HYDRA_FULL_ERROR="1"),
+        _arguments(program, argv),
+        hydra_errors(config_name, argv),
+        guarded(),
+        job_forgotten(),
+    ):
         application()
+
+
+@contextmanager
+def job_forgotten() -> Iterator[None]:
+    """Afterwards Hydra no longer takes the process for its last job: the next command in it may be another."""
+    before = HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 @contextmanager

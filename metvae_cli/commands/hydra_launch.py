@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from metvae_cli.commands.hydra_entry import hydra_errors
+from metvae_cli.commands.hydra_entry import hydra_errors, job_forgotten
 from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.paths import config_dir
 
@@ -68,7 +68,7 @@ def launching(entry: Callable[[DictConfig], Any], config_name: str, argv: Sequen
         ConfigError: an override that cannot be composed
     """
     given = get_args_parser().parse_args(list(argv))
-    with hydra_errors(config_name, argv):
+    with hydra_errors(config_name, argv), job_forgotten():
         GlobalHydra.instance().clear()
         search_path = create_config_search_path(str(config_dir()))
         if given.config_dir:

@@ -139,13 +139,13 @@ def test_what_is_written_of_a_trained_model_says_so_too(
 LIMITED = """\
 import resource, sys
 from metvae_cli import cli
-from metvae_cli.training.trainer import Trainer
-save, calls = Trainer.save, iter(range(1, 100))
-def limited(self, name):
+from metvae_cli.training import trainer
+save, calls = trainer.save_checkpoint, iter(range(1, 100))
+def limited(path, content):  # here: the events, which are longer, have been written by now
     if next(calls) == 4:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    save(self, name)
-Trainer.save = limited
+    save(path, content)
+trainer.save_checkpoint = limited
 sys.exit(cli.main(sys.argv[1:]))
 """
 
