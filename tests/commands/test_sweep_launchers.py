@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 
 from metvae_cli.commands import sweep_plan
@@ -49,6 +50,13 @@ def test_threads_are_shared_out(
         plan = plan_sweep("train", ["-m", "seed=range(0,3)", "sampler=hmc,langevin", *words])
     assert (plan.jobs, plan.processes, plan.threads) == (6, processes, threads)
     assert plan.same == []
+
+
+def test_a_process_forgets_the_last_job_of_a_launcher(here: Path) -> None:
+    """The next command in it would else be taken for that job."""
+    one = ("hydra/launcher=local_jobs", "hydra.launcher.n_jobs=1", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert train(*TINY, *SHORT, "-m", *one) == 0
+    assert not HydraConfig.initialized()
 
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "local_jobs", "slurm"])

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
 
 from metvae_cli.commands.job_name import job_name
 from metvae_cli.errors import ConfigError
@@ -141,11 +140,6 @@ def test_a_stored_word_makes_no_code_run(here: Path, capsys: pytest.CaptureFixtu
         assert metvae("train", "sweep.resume=.") == 2
         assert f"{word} counts on the command line only" in capsys.readouterr().err
     assert files(here) == {"sweep.json"}
-
-
-def test_a_process_forgets_the_last_job_of_a_sweep(finished: Path) -> None:
-    """The next command in it would else be taken for that job."""
-    assert not HydraConfig.initialized()
 
 
 def test_two_processes_share_no_sweep(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
