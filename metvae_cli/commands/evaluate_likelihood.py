@@ -132,7 +132,7 @@ def bdmc(work: Workplace) -> Outcome:
     """Bidirectional Monte Carlo on simulated data, with importance sampling on the same data beside it."""
     settings, general = work.request.bdmc, work.request.general
     count = settings.data or 50
-    simulated = simulate(work.frozen, count, general.seed)
+    simulated = simulate(work.frozen, count, general.seed, between=lambda done: work.check())
     lower, upper = [], []
     with work.progress(f"BDMC, {settings.num_temperatures} temperatures", settings.repeats * count) as report:
         for repeat in range(settings.repeats):

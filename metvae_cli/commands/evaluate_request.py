@@ -15,7 +15,18 @@ ProposalName = Literal["encoder", "overdispersed", "retrained"]
 EstimatorName = Literal["importance", "ais", "bdmc", "exact"]
 DiagnosticName = Literal["sampler", "latent"]
 
+# What is held in memory at once, for each number of the request.
 _MOST_SAMPLES = 10_000_000
+_MOST_AT_ONCE = 100_000
+_MOST_CHAINS = 1000
+_MOST_POINTS = 1_000_000
+
+
+def _require_at_most(largest: int, **values: int) -> None:
+    """Raise ValueError for the first value that is above what fits into memory."""
+    for name, value in values.items():
+        if value > largest:
+            raise ValueError(f"{name}={value}: must be at most {largest}, which fits into memory")
 
 
 class Importance:
@@ -44,10 +55,8 @@ class Importance:
         chunk: int = 2048,
     ) -> None:
         require_at_least(1, num_samples=num_samples, retrain_epochs=retrain_epochs, repeats=repeats, chunk=chunk)
-        if num_samples > _MOST_SAMPLES:
-            raise ValueError(
-                f"num_samples={num_samples}: must be at most {_MOST_SAMPLES}, whose weights fit into memory"
-            )
+        _require_at_most(_MOST_SAMPLES, num_samples=num_samples)
+        _require_at_most(_MOST_AT_ONCE, chunk=chunk)
         for name, value in (("widen", widen), ("retrain_lr", retrain_lr)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name}={value}: must be positive and finite")
@@ -62,6 +71,7 @@ class Exact:
     def __init__(self, data: int | None = 200, points: int = 501) -> None:
         require_at_least(1, **({} if data is None else {"data": data}))
         require_at_least(11, points=points)
+        _require_at_most(_MOST_POINTS, points=points)
         self.data, self.points = data, points
 
 
@@ -90,6 +100,7 @@ class SamplerChecks:
         require_at_least(2, num_chains=num_chains)
         require_at_least(8, num_draws=num_draws)
         require_at_least(200, reference_draws=reference_draws)
+        _require_at_most(_MOST_CHAINS, num_chains=num_chains)
         if not largest_r_hat > 1:
             raise ValueError(f"largest_r_hat={largest_r_hat}: must be above 1")
         self.data, self.num_chains, self.num_draws = data, num_chains, num_draws

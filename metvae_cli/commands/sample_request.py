@@ -11,6 +11,8 @@ PictureName = Literal[
     "prior", "reconstructions", "chain", "interpolation", "traversal", "neighbours", "inpainting", "latent"
 ]
 
+_MOST_IMAGES = 20_000
+
 
 @dataclass(frozen=True)
 class Request:
@@ -72,9 +74,22 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"{name}={value}: must be at least {smallest}")
-        for name, largest in (("count", 10_000), ("data", 1000), ("steps", 1000)):
+        for name, largest in (
+            ("count", 10_000),
+            ("data", 1000),
+            ("steps", 1000),
+            ("neighbours", 1000),
+            ("frames", 1000),
+        ):
             if getattr(self, name) > largest:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at most {largest}, for one picture")
+        for name in ("steps", "neighbours", "frames"):
+            images = self.data * getattr(self, name)
+            if images > _MOST_IMAGES:
+                raise ValueError(
+                    f"data={self.data} {name}={getattr(self, name)}: are {images} images, and one picture holds "
+                    f"{_MOST_IMAGES}; lower one of them"
+                )
         if not 0 < self.mask_share < 1:
             raise ValueError(f"mask_share={self.mask_share}: must lie between 0 and 1")
         if self.checkpoint not in ("best", "last"):

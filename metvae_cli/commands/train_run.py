@@ -27,6 +27,7 @@ from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
+from metvae_cli.training.checkpoint import require_finite
 from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
@@ -192,12 +193,15 @@ def announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
 
 
 def refuse_other_configuration(folder: Path, trainer: Trainer, content: dict[str, Any]) -> None:
-    """Raise ConfigError unless a checkpoint is one of the run's configuration. trainer: one for this alone."""
+    """Raise ConfigError unless a checkpoint is one of the run's configuration, with weights that training can go on
+    from. trainer: one for this alone.
+    """
     if reason := _misfit(trainer, content):
         raise ConfigError(
             f"resume={folder}: the checkpoint does not fit the configuration in .hydra/config.yaml ({reason}); put "
             "back the one that the run was started with"
         )
+    require_finite(trainer.modules, f"resume={folder}: last.pt", "remove it, to go on from best.pt")
 
 
 def restore(trainer: Trainer, content: dict[str, Any]) -> None:

@@ -68,14 +68,21 @@ def annealed_importance_sampling(
 
 
 @torch.no_grad()
-def simulate(model: FrozenModel, count: int, seed: int) -> Simulated:
-    """z ~ p(z), x ~ p(x | z), (count, ...): z is then an exact draw of p(z | x)."""
-    host, drawn = model.host, []
+def simulate(
+    model: FrozenModel, count: int, seed: int, between: Callable[[int], None] = lambda done: None
+) -> Simulated:
+    """z ~ p(z), x ~ p(x | z), (count, ...): z is then an exact draw of p(z | x). between: called with those done."""
+    host, found = model.host, None
     for datum in range(count):
+        between(datum)
         with stream("simulate", seed, datum, dtype=model.dtype):
             z = host.prior.sample(1, torch.device("cpu")).to(model.dtype)
-            drawn.append((z, host.decode(z[None]).sample()[0]))
-    return Simulated(torch.cat([z for z, _ in drawn]), torch.cat([x for _, x in drawn]).to(model.dtype))
+            x = host.decode(z[None]).sample()[0].to(model.dtype)
+        # Room for all at once: too many are told at the first one, and not when the memory is used up.
+        found = found or Simulated(z.new_empty(count, *z.shape[1:]), x.new_empty(count, *x.shape[1:]))
+        found.z[datum], found.x[datum] = z[0], x[0]
+    assert found is not None
+    return found
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ _SEGMENTS = 20
 PILOT_TEMPERATURES = 300
 _GAIN = 0.2
 _GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples fill (0, 1) evenly
+_MOST_TEMPERATURES, _MOST_AT_ONCE = 10_000_000, 100_000
 _LEAST_STEP, _LARGEST_STEP = 1e-5, 10.0
 
 
@@ -74,6 +75,11 @@ class AnnealingSettings:
                 raise ValueError(f"{name}={value}: must be at least 1")
         if num_temperatures < 2:
             raise ValueError(f"num_temperatures={num_temperatures}: must be at least 2")
+        most = {"num_temperatures": _MOST_TEMPERATURES, "num_chains": _MOST_AT_ONCE, "chunk": _MOST_AT_ONCE}
+        for name, largest in most.items():
+            value = num_temperatures if name == "num_temperatures" else counts[name]
+            if value > largest:
+                raise ValueError(f"{name}={value}: must be at most {largest}, which fits into memory")
         if not 0 < target_accept < 1:
             raise ValueError(f"target_accept={target_accept}: must lie between 0 and 1, both excluded")
         if not (sharpness > 0 and math.isfinite(sharpness)):

@@ -104,17 +104,18 @@ def _closed_form(model: VAE, x: Tensor) -> Tensor:
 def _quadrature(model: VAE, x: Tensor, points: int, between: Callable[[float], None]) -> tuple[Tensor, Tensor, Tensor]:
     """log p(x), (N,), on the grid and on every other of its points; log of the prior's mass on the grid, ()."""
     axes = _axes(model, points)
-    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
-    numbers = torch.cartesian_prod(*[torch.arange(points)] * len(axes)).reshape(-1, len(axes))
-    even = (numbers % 2 == 0).all(1)
+    size = points ** len(axes)
     cell = math.log(math.prod((axis[1] - axis[0]).item() for axis in axes))
     log_prior = model.prior.density()
     at_a_time = max(1, _CELLS // (len(x) * math.prod(x.shape[1:])))
     fine = coarse = x.new_full((len(x),), -math.inf)
     mass = x.new_tensor(-math.inf)
-    for start in range(0, len(grid), at_a_time):
-        between(start / len(grid))
-        z, shared = grid[start : start + at_a_time, None], even[start : start + at_a_time]
+    for start in range(0, size, at_a_time):
+        between(start / size)
+        cells = torch.arange(start, min(start + at_a_time, size))
+        numbers = torch.unravel_index(cells, (points,) * len(axes))
+        z = torch.stack([axis[number] for axis, number in zip(axes, numbers, strict=True)], 1)[:, None]
+        shared = torch.stack([number % 2 == 0 for number in numbers]).all(0)
         parameters = model.decoder(z[..., : model.prior.visible_dim])
         prior = log_prior(z)
         each = torch.cat([model.likelihood.log_prob(parameters, row) for row in x.split(1)], 1) + prior

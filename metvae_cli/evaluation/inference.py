@@ -54,6 +54,10 @@ class EvaluationSettings:
             value = getattr(self, field.name)
             if value < least[field.name]:
                 raise ValueError(f"{field.name}={value}: must be at least {least[field.name]}")
+        most = {"draws": 10_000_000, "chains": 10_000, "walk": 100_000}
+        for name, largest in most.items():
+            if getattr(self, name) > largest:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at most {largest}, which fits into memory")
 
 
 class Approximation(NamedTuple):

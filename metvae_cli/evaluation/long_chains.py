@@ -66,6 +66,9 @@ def run_long_chains(
     betas = torch.ones(sampler.num_steps)
     sampler.train(bool(adaptations))  # while it adapts, dual averaging uses its iterates and not yet their average
     point = path.evaluate(start, create_graph=False)
+    # Room for all at once: too many are told before the first, and not when the memory is used up.
+    draws = point.z.new_empty(num_draws, *point.z.shape)
+    moved = torch.empty(num_draws, *start.shape[:2], dtype=torch.bool, device=start.device)
     for done in range(warm_up):
         between(done)
         trajectory = sampler.run(point, path, create_graph=False, betas=betas)
@@ -74,7 +77,6 @@ def run_long_chains(
         for adaptation in adaptations:
             adaptation.update(outcome)
     sampler.eval()
-    draws, moved = [], []
     accept_prob, divergent, before = torch.zeros_like(point.log_final), 0.0, path.evaluations
     for kept in range(num_draws):
         any_move = torch.zeros_like(point.log_final, dtype=torch.bool)
@@ -85,8 +87,7 @@ def run_long_chains(
             accept_prob += trajectory.info.accept_prob.mean(0)
             divergent += trajectory.info.divergent.float().mean().item()
             any_move |= trajectory.info.accepted.any(0)
-        draws.append(point.z)
-        moved.append(any_move)
+        draws[kept], moved[kept] = point.z, any_move
     rounds = num_draws * thin
     per_chain = (path.evaluations - before) // (start.shape[0] * start.shape[1])
-    return LongChains(torch.stack(draws), accept_prob / rounds, torch.stack(moved), divergent / rounds, per_chain)
+    return LongChains(draws, accept_prob / rounds, moved, divergent / rounds, per_chain)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+_NEAR = 1e-2  # of alpha to 1
+
 Functional = Callable[[Tensor, int], Tensor]
 
 
@@ -30,7 +32,15 @@ def renyi(alpha: float) -> Functional:
     if alpha == -math.inf:
         return lambda log_weights, dim: log_weights.amax(dim)
     order = 1 - alpha
+    if abs(order) < _NEAR:
+        return lambda log_weights, dim: _near_the_mean(order, log_weights, dim)
     return lambda log_weights, dim: log_mean_exp(order * log_weights, dim) / order
+
+
+def _near_the_mean(order: float, log_weights: Tensor, dim: int) -> Tensor:
+    """The same for a small order, by which rounding is divided: 0 there is 0 here, exactly."""
+    end = (log_weights.amax if order > 0 else log_weights.amin)(dim, keepdim=True).detach()
+    return end.squeeze(dim) + torch.expm1(order * (log_weights - end)).mean(dim).log1p() / order
 
 
 def without_each(functional: Functional, log_weights: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from metvae_cli.errors import naming
+from metvae_cli.errors import RunError, naming
 
 PREFIX = "events.out.tfevents."
+_LARGEST = 2**32  # bytes; they are read at once
 
 
 def cut_back(folder: Path, step: int, is_written_anew: Callable[[str], bool]) -> set[str]:
@@ -33,8 +35,15 @@ def cut_back(folder: Path, step: int, is_written_anew: Callable[[str], bool]) ->
 
     Returns:
         the tags that have an event at that very iteration
+
+    Raises:
+        RunError: something else has such a name, which may never end, or a file is too large to be read
     """
-    paths = sorted(folder.glob(f"{PREFIX}*"), key=_began)
+    paths = list(folder.glob(f"{PREFIX}*"))
+    for path in paths:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise RunError(f"{path}: is no file of at most {_LARGEST} bytes, as events are; remove it, then resume")
+    paths.sort(key=_began)
     if not paths:
         return set()
     content = [path.read_bytes() for path in paths]
@@ -55,7 +64,10 @@ def _kept(
     """The records that stay. found: gets the tags and steps that are in them."""
     has_version = False
     for record in records:
-        event = Event.FromString(record[12:-4])
+        try:
+            event = Event.FromString(record[12:-4])
+        except DecodeError:
+            continue  # its checksums are right, but it is no event: somebody else wrote it
         if event.HasField("file_version") and not has_version:
             has_version = True
             yield record

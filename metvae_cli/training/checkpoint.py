@@ -99,13 +99,19 @@ def load_checkpoint(path: Path, run: str = "") -> dict[str, Any]:
     return content
 
 
-def require_finite(module: nn.Module, where: str) -> None:
-    """Raise ConfigError where a weight is NaN or infinite. where: what the weights are of, to begin the message."""
+def require_finite(module: nn.Module, where: str, instead: str = "set checkpoint=best") -> None:
+    """Raise ConfigError where a weight is NaN or infinite.
+
+    Args:
+        module: that holds the weights
+        where: what they are of, to begin the message
+        instead: what to do about it, other than to train again
+    """
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ConfigError(
-                f"{where}: {name} is not finite, training had failed by then; set checkpoint=best, or train again with "
-                "a lower optimizer.lr or sampler.step_size"
+                f"{where}: {name} is not finite, training had failed by then; {instead}, or train again with a lower "
+                "optimizer.lr or sampler.step_size"
             )
 
 

@@ -1,7 +1,8 @@
-"""Directories of runs that may be anybody's, read by `metvae compare`: damaged, absurd, with words for a terminal."""
+"""Directories of runs that may be anybody's: read by `metvae compare`, and their event files by a resume."""
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 
 from metvae_cli import cli
+from metvae_cli.errors import RunError
+from metvae_cli.tracking.event_files import PREFIX, cut_back, record_of
 from tests.comparison.written import write_run
 from tests.faults.memory import MEGABYTE, peak_growth
+from tests.tracking.boards import steps_by_tag
+from tests.tracking.test_event_files import write as write_events
 
 # Sets a terminal's title, clears it, writes in red; the last again in eight-bit codes, and text that runs backwards.
 ESCAPE = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b31m\u202e"
@@ -110,3 +115,68 @@ def test_a_name_in_an_error_says_nothing_to_the_terminal(tmp_path: Path, capsys:
 def test_the_same_words_would_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print(ESCAPE)
     assert not capsys.readouterr().out.strip("\n").isprintable()
+
+
+def huge(path: Path) -> None:
+    """As `sparse`, of more than is read."""
+    path.touch()
+    os.truncate(path, 2**36)
+
+
+def outside(path: Path) -> Path:
+    return path.parents[1] / "outside"
+
+
+NO_EVENTS: dict[str, Callable[[Path], object]] = {
+    "no writer": os.mkfifo,
+    "no end": lambda path: path.symlink_to("/dev/zero"),
+    "a directory": lambda path: path.mkdir(),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "sixty-four gigabytes": huge,
+}
+DAMAGED_EVENTS: dict[str, Callable[[Path], object]] = {
+    "noise": lambda path: path.write_bytes(bytes(range(7, 256)) * 40),
+    "a record of 2**63 bytes": lambda path: path.write_bytes(struct.pack("<Q", 2**63) + bytes(100)),
+    "a record of 2**64 - 16 bytes": lambda path: path.write_bytes(struct.pack("<Q", 2**64 - 16) + bytes(100)),
+    "a record that is no event": lambda path: path.write_bytes(record_of(b"\xff" * 50)),
+    "a link to noise": lambda path: (outside(path).write_bytes(b"precious"), path.symlink_to(outside(path))),
+}
+
+
+@pytest.mark.parametrize("kind", NO_EVENTS)
+def test_what_is_no_event_file_is_refused_by_a_resume(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    own = write_events(tmp_path / "run", 1, 2)
+    before, odd = own.read_bytes(), tmp_path / "run" / f"{PREFIX}x"
+    NO_EVENTS[kind](odd)
+
+    def attempt() -> None:
+        with pytest.raises(RunError, match="remove it, then resume") as caught:
+            cut_back(tmp_path / "run", 1, lambda tag: False)
+        assert str(odd) in str(caught.value)
+
+    assert peak_growth(attempt) < 20 * MEGABYTE
+    assert own.read_bytes() == before
+    assert odd.is_symlink() or odd.exists()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("kind", DAMAGED_EVENTS)
+def test_damaged_event_files_are_cut_away_by_a_resume(kind: str, first: bool, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_events(tmp_path / "run", 1, 2, 3)
+    DAMAGED_EVENTS[kind](tmp_path / "run" / f"{PREFIX}{10**9 if first else 9 * 10**9}.x")
+    assert peak_growth(lambda: cut_back(tmp_path / "run", 2, lambda tag: False)) < 20 * MEGABYTE
+    assert steps_by_tag(tmp_path / "run") == {"a": [1, 2], "final/b": [1, 2]}
+    assert not outside(tmp_path / "run" / "x").exists() or outside(tmp_path / "run" / "x").read_bytes() == b"precious"
+    assert not any(path.is_symlink() for path in (tmp_path / "run").iterdir())
+
+
+def test_a_link_to_the_events_of_another_run_is_read_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    theirs = write_events(tmp_path, 1, 2, 3)
+    before = theirs.read_bytes()
+    (tmp_path / "run" / f"{PREFIX}1000000000.x").symlink_to(theirs)
+    cut_back(tmp_path / "run", 2, lambda tag: False)
+    assert theirs.read_bytes() == before
+    assert steps_by_tag(tmp_path / "run")["a"] == [1, 2]

@@ -89,6 +89,19 @@ def test_renyi_bounds_at_their_known_orders() -> None:
         assert torch.allclose(functionals.renyi(near)(weights, 0), weights.mean(0), atol=1e-4)
 
 
+@pytest.mark.parametrize("near", [1 - 1e-3, 1 + 1e-3, 1 + 1e-6, 1 - 1e-9, 1 + 1e-15])
+def test_renyi_bounds_near_their_singular_order_are_not_lost_to_rounding(near: float) -> None:
+    """In single precision, against the expansion mean + (1 - alpha) variance / 2; the plain formula is off by nats."""
+    weights = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32) - 90
+    expected = weights.double().mean(0) + (1 - near) / 2 * weights.double().var(0, correction=0)
+    found = functionals.renyi(near)(weights.clone().requires_grad_(), 0)
+    assert (found.double() - expected).abs().max() < 1e-4
+    assert torch.isfinite(torch.autograd.functional.jacobian(lambda w: functionals.renyi(near)(w, 0), weights)).all()
+    if abs(1 - near) < 1e-5:
+        plain = functionals.log_mean_exp((1 - near) * weights, 0) / (1 - near)
+        assert not (plain - expected).abs().max() < 0.01
+
+
 def test_renyi_bounds_fall_with_their_order() -> None:
     weights = 2 * torch.randn(6, 100)
     values = [functionals.renyi(alpha)(weights, 0) for alpha in (-math.inf, -2.0, 0.0, 0.5, 1.0, 2.0, 5.0)]
