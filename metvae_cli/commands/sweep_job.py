@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder
+from metvae_cli.commands.orphans import job_of
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.commands.sweep_table import standing
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
@@ -59,10 +60,15 @@ class SweepJob:
 
     def __call__(self, config: DictConfig) -> Any:
         """The value of the run, which the sweeper may maximise; NaN for one that did not come to an end."""
+        if this_process() == self.process:
+            return self._carry_out(config, elsewhere=False)
+        _settle_in(self.threads)
+        with job_of(int(self.process.split()[-1])):
+            return self._carry_out(config, elsewhere=True)
+
+    def _carry_out(self, config: DictConfig, *, elsewhere: bool) -> Any:
+        """What is left to do, and its value. elsewhere: in a process of a launcher."""
         folder, sys.argv = output_folder(), list(self.argv)
-        elsewhere = this_process() != self.process
-        if elsewhere:
-            _settle_in(self.threads)
         status = read_status(folder)
         stop = stop_file(folder)
         if stop is not None and asked_to_stop(stop) is not None:
@@ -77,7 +83,7 @@ class SweepJob:
         if is_assistant():  # one of several processes that Slurm started for this job, and not the first
             return self._assist(config)
         if holder := RunDirectory(folder).holder():
-            _say(f"{folder.name}: is left to another process that runs it ({holder})")
+            _say(_left_to(folder, holder))
             return math.nan
         return self._attempt(config, folder, elsewhere)
 
@@ -107,6 +113,9 @@ class SweepJob:
             _say(f"{folder.name}: pruned {pruned}")
             return pruned.value
         except Exception as error:
+            if isinstance(error, ConfigError) and (holder := RunDirectory(folder).holder()):
+                _say(_left_to(folder, holder))  # which began it at the same time
+                return math.nan
             _record_failure(folder, error)
             if HydraConfig.get().sweeper.get("_target_") == BASIC_SWEEPER:
                 return math.nan  # it would start no further batch of jobs after an exception
@@ -121,8 +130,13 @@ class SweepJob:
         if self.resume is not None and any(path.is_file() for path in saved):
             words = [word for word in HydraConfig.get().overrides.task if word.startswith(_MUST_BE_TYPED)]
             return self.resume(folder, words)
-        discard_attempt(folder)
+        with RunDirectory(folder):  # what another process has begun since it was looked at is not an attempt to discard
+            discard_attempt(folder)
         return self.task(config)
+
+
+def _left_to(folder: Path, holder: str) -> str:
+    return f"{folder.name}: is left to another process that runs it ({holder})"
 
 
 def this_process() -> str:

@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,31 @@ def test_what_slurm_is_asked_for(
     assert asked >= resources | {"signal=USR2@120", "nodes=1", "job-name=train"}
     assert any("submitit.core._submit" in line for line in asked)
     assert "not every job could be run" in capsys.readouterr().err.splitlines()[-1]
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Ids of the processes whose working directory is `folder`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (place / "cwd").resolve() == folder:
+                found.append(int(place.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
+def test_workers_of_a_killed_sweep_end_with_their_jobs(tmp_path: Path) -> None:
+    workers = ("hydra/launcher=local_jobs", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    words = [*command(), "train", "-m", *TINY, *workers, "trainer.max_epochs=40", "seed=range(0,6)"]
+    parent = subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    runs = [tmp_path / "sweep" / f"{seed:02}_seed={seed}" for seed in (0, 1)]
+    deadline = time.monotonic() + 120
+    while not all((run / "checkpoints" / "last.pt").exists() for run in runs):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while processes_in(tmp_path.resolve()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -13,7 +13,7 @@ import pytest
 from metvae_cli.commands.job_name import job_name
 from metvae_cli.errors import ConfigError
 from metvae_cli.schema import Spine, call
-from metvae_cli.tracking.run_directory import stop_file
+from metvae_cli.tracking.run_directory import RunDirectory, stop_file
 from tests.endings import assert_same_end, jobs_of, status, times, wait_for_epoch
 from tests.runs import TINY, command, environment, files, infer, metvae, start, train
 
@@ -96,6 +96,31 @@ def test_a_job_without_a_checkpoint_begins_anew_and_one_that_lives_is_left_alone
     assert_same_end(cut, finished / "sweep" / "01_seed=1")
     assert len(list(cut.glob("events*"))) == 1
     assert "best validation bound" in printed.out
+
+
+def test_a_job_that_another_process_begins_at_the_same_time_is_left_to_it(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "sweep", here / "sweep")
+    job = here / "sweep" / "01_seed=1"
+    shutil.rmtree(job / "checkpoints")
+    (job / "status.json").write_text('{"status": "running", "reason": "", "time": ""}')
+    holder, before = RunDirectory.holder, {}
+
+    def looked_at_too_early(run: RunDirectory) -> str:
+        if run.path.name == job.name and not before:
+            (job / ".lock").write_text(f"{os.uname().nodename} {os.getppid()}")
+            before.update(times(job))
+            return ""
+        return holder(run)
+
+    monkeypatch.setattr(RunDirectory, "holder", looked_at_too_early)
+    assert metvae("train", "sweep.resume=sweep") == 1
+    assert "01_seed=1: is left to another process" in capsys.readouterr().err
+    assert status(job) == "running"
+    after = times(job)
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed <= {"train.log", ".", ".hydra"}
 
 
 @pytest.mark.parametrize(
