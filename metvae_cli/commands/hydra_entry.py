@@ -237,6 +237,17 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         if key.startswith("hydra.sweeper.") and not any(word.startswith("hydra/sweeper=") for word in argv):
             return f"{key}: is for searches; add hydra/sweeper=optuna"
         return f"{key}: unknown key{did_you_mean(key, _known_keys(config_name, argv, key))}"
+    if absent := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        key = absent.group(1)
+        return f"~{key}: there is no such key to leave out{did_you_mean(key, _known_keys(config_name, argv, key))}"
+    if absent := re.search(r"Cannot find primary config '([^']*)'", text):
+        return f"--config-name={absent.group(1)}: no such file in --config-dir or among what ships with metvae"
+    if "Primary config module" in text:
+        word = next((word for word in argv if word.startswith(("--config-path", "-cp"))), "--config-path")
+        return f"{word}: must be an absolute directory; files beside metvae's own are found by --config-dir=DIR"
+    if function := re.search(r"while evaluating '((?:choice|range|interval|glob)\(\))'", text):
+        word = next((word for word in argv if function.group(1) in word), function.group(1))
+        return f"{word}: names no values; -m runs several, like seed=choice(0,1) or seed=range(0,3)"
     if several := re.search(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = several.group(1).partition("=")
         return (

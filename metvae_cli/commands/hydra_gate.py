@@ -9,21 +9,26 @@ by side and what is swept over are free.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import hydra._internal.hydra as hydra_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_yaml import refuse_large
 
 # Parts of the node that run code, name files to write or change where names are looked up.
 _PARTS = ("callbacks", "hydra_logging", "job_logging", "output_subdir", "job.env_set", "job.env_copy", "job.chdir")
@@ -85,13 +90,28 @@ class GuardedLoader(ConfigLoaderImpl):
 @contextmanager
 def guarded() -> Iterator[None]:
     """Inside, Hydra loads every configuration through the gate: nothing else can be put between the two."""
-    name = ConfigLoaderImpl.__name__
+    Plugins.instance()  # registers what reads files, which is not the class that an import gives
+    files = SourcesRegistry.instance().resolve("file")
+    name, load = ConfigLoaderImpl.__name__, files.load_config
     before = getattr(hydra_module, name)
+
+    def load_bounded(source: ConfigSource, config_path: str) -> ConfigResult:
+        file = Path(source.path, config_path)
+        file = file if file.suffix == ".yaml" else file.with_name(f"{file.name}.yaml")
+        if source.path != str(config_dir()) and file.is_file():
+            try:
+                refuse_large(file)
+            except ValueError as error:
+                raise ConfigError(f"{file}: cannot be used, {error}") from error
+        return load(source, config_path)
+
     setattr(hydra_module, name, GuardedLoader)
+    setattr(files, load.__name__, load_bounded)
     try:
         yield
     finally:
         setattr(hydra_module, name, before)
+        setattr(files, load.__name__, load)
 
 
 def _is_foreign(source: DictConfig) -> bool:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metvae_cli.errors import printable
 from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status
 
 _NARROWEST = 100
@@ -37,7 +38,9 @@ def standing(folder: Path) -> Standing:
         holder = RunDirectory(folder).holder()
         status, reason = ("running", f"in another process ({holder})") if holder else ("killed", "its process is gone")
     value = found.get("value", _score(folder)) if status in DONE else None
-    return Standing(folder, status, " ".join(reason.split()), value if isinstance(value, float | int) else None)
+    return Standing(
+        folder, printable(str(status)), printable(str(reason)), value if isinstance(value, float | int) else None
+    )
 
 
 def print_sweep(
@@ -68,7 +71,7 @@ def print_sweep(
     table.add_column("reason", overflow="fold")
     for job in jobs:
         value = "" if job.value is None else f"{job.value:.3f}"
-        place = job.folder.relative_to(folder).as_posix()
+        place = printable(job.folder.relative_to(folder).as_posix())
         status = Text(job.status, style=_COLOURS.get(job.status, "yellow"))
         table.add_row(Text(place), status, value, Text(job.reason))
     console = Console()

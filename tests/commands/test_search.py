@@ -160,3 +160,31 @@ def test_a_resume_needs_the_study_and_the_same_words(
     assert metvae("train", "-m", "sweep.resume=sweep") == 2
     assert "study.db is missing" in capsys.readouterr().err.splitlines()[-1]
     assert not (here / "sweep" / "study.db").exists()
+
+
+def test_a_damaged_study_is_refused_in_one_line_and_left_as_it_is(
+    four: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(four / "sweep", here / "sweep")
+    study = here / "sweep" / "study.db"
+    whole = study.read_bytes()
+
+    def refused() -> None:
+        capsys.readouterr()
+        assert metvae("train", "-m", "sweep.resume=sweep", "hydra.sweeper.n_trials=5") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "study.db: cannot be opened" in line
+
+    for content in (b"no data base at all" * 500, whole[:100] + bytes(len(whole) - 100)):
+        study.write_bytes(content)
+        refused()
+        assert study.read_bytes() == content
+    study.unlink()
+    study.mkdir()
+    refused()
+    assert list(study.iterdir()) == []
+    study.rmdir()
+    (here / "outside").write_bytes(b"precious" * 1000)
+    study.symlink_to(here / "outside")
+    refused()
+    assert (here / "outside").read_bytes() == b"precious" * 1000

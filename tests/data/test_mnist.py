@@ -114,11 +114,12 @@ def test_missing_file_without_download(tmp_path: Path, small_files: dict[str, by
 
 
 @pytest.mark.parametrize("name", list(EXPECTED_SHA256))
-@pytest.mark.parametrize("damage", ["truncated", "one bit"])
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "longer"])
 def test_damaged_file_is_refused(tmp_path: Path, small_files: dict[str, bytes], name: str, damage: str) -> None:
     write_files(tmp_path, small_files)
     content = small_files[name]
-    damaged = content[:-1] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    damaged = {"truncated": content[:-1], "one bit": flipped, "longer": content + bytes(1)}[damage]
     (tmp_path / name).write_bytes(damaged)
     message = load_error(MNIST(root=str(tmp_path), num_valid=4))
     assert str(tmp_path / name) in message

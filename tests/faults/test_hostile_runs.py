@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from metvae_cli import cli
+from metvae_cli.commands.sweep_table import print_sweep, standing
 from metvae_cli.errors import RunError
 from metvae_cli.tracking.event_files import PREFIX, cut_back, record_of
 from tests.comparison.written import write_run
@@ -180,3 +181,13 @@ def test_a_link_to_the_events_of_another_run_is_read_and_not_written_through(tmp
     cut_back(tmp_path / "run", 2, lambda tag: False)
     assert theirs.read_bytes() == before
     assert steps_by_tag(tmp_path / "run")["a"] == [1, 2]
+
+
+def test_the_table_of_a_sweep_says_nothing_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write_run(tmp_path / f"x{ESCAPE}", status="failed")
+    for entries in ({"status": "failed", "reason": ESCAPE}, {"status": ESCAPE, "reason": "x"}, {"status": [1]}):
+        (job / "status.json").write_text(json.dumps(entries))
+        print_sweep("train", tmp_path, [standing(job)], 0, "")
+        printed = capsys.readouterr().out
+        assert "sweep: 1 " in printed
+        assert not set("\x1b\x07\x9b\u202e") & set(printed)
