@@ -4,7 +4,6 @@ import errno
 import functools
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metvae_cli.commands.hydra_gate import guarded
+from metvae_cli.commands.hydra_surroundings import arguments, environment, job_forgotten
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
@@ -73,23 +73,13 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
     program = f"metvae {config_name}"
     with (
-        _environment(HYDRA_FULL_ERROR="1"),
-        _arguments(program, argv),
+        environment(HYDRA_FULL_ERROR="1"),
+        arguments(program, argv),
         hydra_errors(config_name, argv),
         guarded(),
         job_forgotten(),
     ):
         application()
-
-
-@contextmanager
-def job_forgotten() -> Iterator[None]:
-    """Afterwards Hydra no longer takes the process for its last job: the next command in it may be another."""
-    before = HydraConfig.instance().cfg
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 @contextmanager
@@ -110,7 +100,7 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def stamped() -> Iterator[None]:
     """Inside, METVAE_STAMP names directories of this start alone."""
-    with _environment(METVAE_STAMP=f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}_{os.getpid()}"):
+    with environment(METVAE_STAMP=f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}_{os.getpid()}"):
         yield
 
 
@@ -305,27 +295,3 @@ def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
         value = node._get_node(key)
         if isinstance(value, DictConfig) and not value._is_none():
             yield from _dotted(value, f"{prefix}{key}.")
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _arguments(program: str, argv: Sequence[str]) -> Iterator[None]:
-    before = sys.argv
-    sys.argv = [program, *argv]
-    try:
-        yield
-    finally:
-        sys.argv = before
