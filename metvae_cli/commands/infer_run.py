@@ -25,6 +25,7 @@ from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
+from metvae_cli.training.checkpoint import refuse_gone_on
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
@@ -70,6 +71,7 @@ def infer(
         lambda interruption: _run(run, config, folder, content, interruption),
         again,
         anew=content is None,
+        look_again=lambda: refuse_gone_on(folder, content),
     )
     print_inference(result.summary, folder, config)
     return result

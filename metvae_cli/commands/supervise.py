@@ -27,6 +27,7 @@ def supervise(
     afterwards: str,
     *,
     anew: bool = False,
+    look_again: Callable[[], None] = lambda: None,
 ) -> T:
     """Do the work of a run in its directory, with its manifest and its status kept.
 
@@ -38,6 +39,7 @@ def supervise(
         work: given what to ask between iterations whether to stop
         afterwards: what to say to a user who stopped it, or whose disk was full
         anew: whether what an attempt has left that was cut off before its first checkpoint is to go
+        look_again: called once the directory is ours, before anything is written; may raise ConfigError
 
     Raises:
         ConfigError: the directory cannot be had
@@ -47,6 +49,7 @@ def supervise(
     """
     with RunDirectory(folder) as run, Interruption(stop_file(folder), is_passed_on=is_passed_on()) as interruption:
         try:
+            look_again()
             if anew and read_manifest(folder):
                 discard_attempt(folder)
             begin(run)

@@ -116,6 +116,8 @@ class SweepJob:
             if isinstance(error, ConfigError) and (holder := RunDirectory(folder).holder()):
                 _say(_left_to(folder, holder))  # which began it at the same time
                 return math.nan
+            if isinstance(error, ConfigError) and read_status(folder).get("status") in DONE:
+                return standing(folder).value  # by another process, since it was looked at
             _record_failure(folder, error)
             if HydraConfig.get().sweeper.get("_target_") == BASIC_SWEEPER:
                 return math.nan  # it would start no further batch of jobs after an exception

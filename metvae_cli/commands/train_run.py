@@ -27,7 +27,7 @@ from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
-from metvae_cli.training.checkpoint import require_finite
+from metvae_cli.training.checkpoint import refuse_gone_on, require_finite
 from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
@@ -61,9 +61,7 @@ def train(
         processes.leave()
 
 
-def _lead(
-    experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None
-) -> float:
+def _lead(experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None) -> float:
     """Train as the process that writes. Raises as `train`."""
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
@@ -75,6 +73,7 @@ def _lead(
         lambda interruption: _run(experiment, config, folder, content, interruption),
         f"go on with: metvae train resume={folder}",
         anew=content is None,
+        look_again=lambda: refuse_gone_on(folder, content),
     )
     # Only now: whether anybody reads the table does not decide how the run went.
     print_summary(summary, folder, config)

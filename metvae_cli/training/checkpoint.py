@@ -99,6 +99,21 @@ def load_checkpoint(path: Path, run: str = "") -> dict[str, Any]:
     return content
 
 
+def refuse_gone_on(folder: Path, content: dict[str, Any] | None) -> None:
+    """Raise ConfigError where another process has gone on with a run since it was looked at.
+
+    Args:
+        folder: of the run
+        content: of the checkpoint that is to be gone on from; None where there was none
+    """
+    try:
+        state = load_checkpoint(folder / "checkpoints" / "last.pt")["state"]
+    except DamagedError:  # or none: what was found instead counts
+        return
+    if content is None or any(state[name] != content["state"][name] for name in ("iteration", "seconds")):
+        raise ConfigError(f"resume={folder}: another process has gone on with it in the meantime; say the same again")
+
+
 def require_finite(module: nn.Module, where: str, instead: str = "set checkpoint=best") -> None:
     """Raise ConfigError where a weight is NaN or infinite.
 

@@ -1,6 +1,7 @@
 """Two runs that want one directory: one gets it, the other is told who has it, and a dead owner is no hindrance."""
 
 import errno
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from metvae_cli.tracking import run_lock
 from metvae_cli.tracking.run_directory import RunDirectory
 from metvae_cli.tracking.run_lock import claim, owner_is_gone, release
-from tests.runs import environment, files, metvae, train
+from tests.runs import TINY, environment, files, metvae, train
 
 # Claims the directory of each line at the instant that it names, says whether it got it, and holds it to the next line.
 # guarded: as it is; unguarded: without the turn-taking. Both look at a lock for so long that the other does too.
@@ -199,3 +200,25 @@ def test_a_resume_of_a_run_that_is_running_is_refused(
     other.kill()
     other.wait()
     assert metvae("train", "resume=run", "trainer.max_epochs=2") == 0
+
+
+def test_a_resume_that_claims_late_leaves_what_another_has_done_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert metvae("train", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run") == 0
+    claim, done = RunDirectory.__enter__, []
+
+    def late(directory: RunDirectory) -> RunDirectory:
+        if not done:
+            done.append(0)
+            assert metvae("train", "resume=run", "trainer.max_epochs=3") == 0
+            done.append((tmp_path / "run" / "metrics.csv").read_bytes())
+        return claim(directory)
+
+    monkeypatch.setattr(RunDirectory, "__enter__", late)
+    capsys.readouterr()
+    assert metvae("train", "resume=run", "trainer.max_epochs=4") == 2
+    assert "another process has gone on with it" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == done[1]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "finished"
