@@ -12,9 +12,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
 
 This page is written by `python -m benchmarks.study page` from the small files in `docs/results`, which
-`python -m benchmarks.study NAME` makes: it trains and evaluates what is missing. ± is the standard deviation over seeds;
-where there is a second one it is the standard error over the test data, which all rows share. Log-likelihoods are in
-nats per datum. Milliseconds are those of training with its validations, on the machine that is named.
+`python -m benchmarks.study NAME` makes: it trains and evaluates what is missing. ± is the standard deviation over
+seeds; where there is a second one it is the standard error over the test data, which all rows share. Log-likelihoods
+are in nats per datum. Milliseconds are those of training with its validations, on the machine that is named.
 """
 
 
@@ -35,12 +35,22 @@ def _estimate(name: str) -> Callable[[list[Record]], str]:
     return cell
 
 
+def _agreement(records: list[Record]) -> str:
+    found = [one["agreement"].get("ais - importance") for one in records]
+    if not all(found):
+        return "-"
+    nats, errors = ([one[key] for one in found] for key in ("nats", "standard_error_over_data"))
+    return f"{statistics.fmean(nats):+.3f} ± {statistics.fmean(errors) / len(found) ** 0.5:.3f}"
+
+
 def _summary(key: str, digits: int = 2) -> Callable[[list[Record]], str]:
     return lambda records: spread([one["summary"].get(key, math.nan) for one in records], digits)
 
 
 def _per_iteration(records: list[Record]) -> str:
-    return f"{1000 * statistics.median(one['summary']['seconds'] / one['summary']['iterations'] for one in records):.1f}"
+    return (
+        f"{1000 * statistics.median(one['summary']['seconds'] / one['summary']['iterations'] for one in records):.1f}"
+    )
 
 
 def _quality(records: list[Record]) -> str:
@@ -55,7 +65,7 @@ COLUMNS: dict[str, Callable[[list[Record]], str]] = {
     "test bound": _summary("test/bound"),
     "importance sampling": _estimate("importance"),
     "effective samples, Pareto k": _quality,
-    "AIS": _estimate("ais"),
+    "AIS - importance, same data": _agreement,
     "exact": _estimate("exact"),
     "ms per iteration": _per_iteration,
     "decoder evaluations": lambda records: f"{records[0]['summary']['decoder_evaluations']:,}",
@@ -76,7 +86,9 @@ def table(study: Study) -> Iterator[str]:
     yield "|---" * (len(shown) + 2) + "|"
     for label in study.rows:
         words = f"`{' '.join(study.rows[label])}`"
-        cells = [shown[title][label] for title in shown] if label in filled else ["not measured"] + [""] * (len(shown) - 1)
+        cells = (
+            [shown[title][label] for title in shown] if label in filled else ["not measured"] + [""] * (len(shown) - 1)
+        )
         yield f"| {label} | {' | '.join(cells)} | {words} |"
 
 
@@ -90,7 +102,8 @@ def section(study: Study) -> str:
         study.text.strip(),
         "",
         f"`python -m benchmarks.study {study.name}`; every row has `{' '.join(study.common)}`"
-        f" and is measured by `metvae evaluate {' '.join(study.evaluate)}`. Made on: {'; '.join(made) or 'nothing yet'}.",
+        f" and is measured by `metvae evaluate {' '.join(study.evaluate)}`."
+        f" Made on: {'; '.join(made) or 'nothing yet'}.",
         "",
         *table(study),
         "",

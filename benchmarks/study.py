@@ -39,7 +39,7 @@ def command_lines(study: Study, row: str, seed: int, folder: Path) -> Iterator[t
 
 def carry_out(study: Study, row: str, seed: int) -> bool:
     """Do what is left of a run and keep its record; False if a command failed."""
-    folder = HOME / study.name / slug(row) / f"seed={seed}"
+    folder = HOME / study.name / slug(row) / f"seed_{seed}"
     for command, words in command_lines(study, row, seed, folder):
         started = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "metvae_cli.cli", command, *words], stdout=subprocess.DEVNULL)
@@ -66,7 +66,9 @@ def run_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = Parser(prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(
+        prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("study", help=f"one of {', '.join(names())}, or `page` for docs/results.md alone")
     parser.add_argument("--rows", help="some of its rows, by commas")
     parser.add_argument("--seeds", help="other seeds than its own, by commas")

@@ -15,9 +15,9 @@ A study is a file of `benchmarks/studies`:
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import yaml
+from omegaconf import OmegaConf
 
 STUDIES = Path(__file__).parent / "studies"
 _KEYS = {"title", "text", "verdict", "common", "seeds", "evaluate", "rows", "published"}
@@ -61,9 +61,11 @@ def load_study(name: str) -> Study:
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
-    content: dict[str, Any] = yaml.safe_load((STUDIES / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(STUDIES / f"{name}.yaml")))
     if unknown := set(content) - _KEYS:
-        raise StudyError(f"studies/{name}.yaml: unknown {', '.join(sorted(unknown))}; there are {', '.join(sorted(_KEYS))}")
+        raise StudyError(
+            f"studies/{name}.yaml: unknown {', '.join(sorted(unknown))}; there are {', '.join(sorted(_KEYS))}"
+        )
     if stray := set(content.get("published", {})) - set(content["rows"]):
         raise StudyError(f"studies/{name}.yaml: published numbers of no row: {', '.join(sorted(stray))}")
     return Study(

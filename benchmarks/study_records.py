@@ -14,7 +14,16 @@ from typing import Any
 from benchmarks.study_plan import Study
 
 RECORDS = Path(__file__).parent.parent / "docs" / "results"
-_OF_SUMMARY = ("iterations", "epochs", "seconds", "decoder_evaluations", "parameters", "val/bound", "test/bound", "bad_steps")
+_OF_SUMMARY = (
+    "iterations",
+    "epochs",
+    "seconds",
+    "decoder_evaluations",
+    "parameters",
+    "val/bound",
+    "test/bound",
+    "bad_steps",
+)
 _OF_ESTIMATE = (
     "nats",
     "standard_error_over_data",
@@ -32,20 +41,20 @@ Record = dict[str, Any]
 
 
 def records_of(study: Study) -> list[Record]:
-    """What is kept, in the order of the study's rows and seeds; records of rows that it no longer has are left out."""
+    """What is kept; records of rows that the study no longer has are left out."""
     path = _path(study)
     known: list[Record] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    order = list(study.rows)
-    return sorted((one for one in known if one["row"] in order), key=lambda one: (order.index(one["row"]), one["seed"]))
+    return [one for one in known if one["row"] in study.rows]
 
 
 def keep(study: Study, record: Record) -> None:
-    """Add a record, in place of an older one of the same row and seed."""
+    """Add a record, in place of an older one of the same row and seed. One line each, so that changes can be read."""
     others = [one for one in records_of(study) if (one["row"], one["seed"]) != (record["row"], record["seed"])]
+    order = list(study.rows)
+    ordered = sorted([*others, record], key=lambda one: (order.index(one["row"]), one["seed"]))
     path = _path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*others, record], indent=1) + "\n", encoding="utf-8")
-    path.write_text(json.dumps(records_of(study), indent=1) + "\n", encoding="utf-8")
+    path.write_text("[\n" + ",\n".join(json.dumps(one) for one in ordered) + "\n]\n", encoding="utf-8")
 
 
 def is_kept(study: Study, row: str, seed: int) -> bool:
@@ -87,7 +96,11 @@ def machine() -> str:
 
 def _chosen(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Numbers as they are, but short: seven digits are more than a table shows."""
-    return {key: float(f"{values[key]:.7g}") if isinstance(values[key], float) else values[key] for key in keys if key in values}
+    return {
+        key: float(f"{values[key]:.7g}") if isinstance(values[key], float) else values[key]
+        for key in keys
+        if key in values
+    }
 
 
 def _path(study: Study) -> Path:
