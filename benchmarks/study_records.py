@@ -1,17 +1,20 @@
 """What is kept of a study's runs: small JSON in `docs/results`, from which its table can be made again.
 
-A record has the run's words and seed, the commit, machine and threads, and of `summary.json` and `evaluation.json`
-the numbers that tables show.
+A record has the run's words and seed, the commit, machine and threads, of `summary.json` and `evaluation.json` the
+numbers that tables show, and of `metrics.csv` a thin curve of the bound against what it cost.
 """
 
+import csv
+import fcntl
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_plan import Study
+from benchmarks.study_plan import Study, Unit
 
 RECORDS = Path(__file__).parent.parent / "docs" / "results"
 _OF_SUMMARY = (
@@ -37,42 +40,72 @@ _OF_ESTIMATE = (
     "share_of_data_above_0.7",
     "seconds",
 )
+_OF_CURVE = ("decoder_evaluations", "seconds", "val/bound")
+_CURVE_POINTS = 16
 Record = dict[str, Any]
 
 
+def unit_of(record: Record) -> Unit:
+    """Which run a record is of."""
+    return Unit(record.get("setting", ""), record["row"], record["seed"])
+
+
 def records_of(study: Study) -> list[Record]:
-    """What is kept; records of rows that the study no longer has are left out."""
+    """What is kept and made by the words that the study has now, in the order of its table."""
     path = _path(study)
     known: list[Record] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [one for one in known if one["row"] in study.rows]
+    return _ordered(study, [one for one in known if _is_current(study, one)])
+
+
+def _ordered(study: Study, records: Sequence[Record]) -> list[Record]:
+    rows, settings = [*study.rows], [*study.settings]
+
+    def place(record: Record) -> tuple[int, int, int]:
+        unit = unit_of(record)
+        return settings.index(unit.setting), rows.index(unit.row), unit.seed
+
+    return sorted(records, key=place)
+
+
+def _is_current(study: Study, record: Record) -> bool:
+    unit = unit_of(record)
+    if unit.row not in study.rows or unit.setting not in study.settings:
+        return False
+    return record["words"] == study.words(unit) and record["evaluate"] == list(study.evaluate)
 
 
 def keep(study: Study, record: Record) -> None:
-    """Add a record, in place of an older one of the same row and seed. One line each, so that changes can be read."""
-    others = [one for one in records_of(study) if (one["row"], one["seed"]) != (record["row"], record["seed"])]
-    order = list(study.rows)
-    ordered = sorted([*others, record], key=lambda one: (order.index(one["row"]), one["seed"]))
+    """Add a record, in place of an older one of the same run. One line each, so that changes can be read.
+
+    Studies may be carried out by several processes at once: whoever has `writing` may keep.
+    """
+    kept = [one for one in records_of(study) if unit_of(one) != unit_of(record)]
+    lines = ",\n".join(json.dumps(one) for one in _ordered(study, [*kept, record]))
     path = _path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(json.dumps(one) for one in ordered) + "\n]\n", encoding="utf-8")
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def is_kept(study: Study, row: str, seed: int) -> bool:
-    """Whether there is a record of this run, made by the words that the study has now."""
-    words = study.words(row)
-    return any((one["row"], one["seed"], one["words"]) == (row, seed, words) for one in records_of(study))
+@contextmanager
+def writing(lock: Path) -> Iterator[None]:
+    """One process at a time."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def read_record(study: Study, row: str, seed: int, run: Path, evaluation: Path) -> Record:
+def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record:
     """The record of a run that has been trained and evaluated."""
     summary, manifest, found = (
         json.loads(path.read_text(encoding="utf-8"))
         for path in (run / "summary.json", run / "manifest.json", evaluation / "evaluation.json")
     )
     return {
-        "row": row,
-        "seed": seed,
-        "words": study.words(row),
+        "setting": unit.setting,
+        "row": unit.row,
+        "seed": unit.seed,
+        "words": study.words(unit),
         "evaluate": list(study.evaluate),
         "commit": (manifest["git"] or {}).get("commit", "")[:10],
         "dirty": (manifest["git"] or {}).get("dirty"),
@@ -83,7 +116,17 @@ def read_record(study: Study, row: str, seed: int, run: Path, evaluation: Path) 
         "data": found["data"]["sha256"][:16],
         "estimators": {name: _chosen(values, _OF_ESTIMATE) for name, values in found["estimators"].items()},
         "agreement": found["agreement"],
+        "curve": curve(run / "metrics.csv"),
     }
+
+
+def curve(metrics: Path) -> list[list[float]]:
+    """Decoder evaluations, seconds and validation bound, at validations that are even in the log of the epoch."""
+    with metrics.open(encoding="utf-8", newline="") as file:
+        rows = [[float(row[key]) for key in _OF_CURVE] for row in csv.DictReader(file)]
+    last = len(rows) - 1
+    chosen = sorted({round((last + 1) ** (point / (_CURVE_POINTS - 1))) - 1 for point in range(_CURVE_POINTS)})
+    return [[float(f"{value:.7g}") for value in rows[index]] for index in chosen]
 
 
 def machine() -> str:
