@@ -26,8 +26,12 @@ def write_figure(study: Study, records: Sequence[Record], path: Path) -> None:
     plt.close(figure)
 
 
-def _stroke(index: int) -> dict[str, str]:
-    return {"color": f"C{index % 10}", "linestyle": _STROKES[index // 10 % len(_STROKES)]}
+def _color(index: int) -> str:
+    return f"C{index % 10}"
+
+
+def _dashes(index: int) -> str:
+    return _STROKES[index // 10 % len(_STROKES)]
 
 
 def _curves(study: Study, records: Sequence[Record]) -> Figure:
@@ -39,7 +43,7 @@ def _curves(study: Study, records: Sequence[Record]) -> Figure:
         for column, axis in enumerate(axes[:2]):
             if found:
                 cost, bound = mean_curve([one["curve"] for one in found], column)
-                axis.plot(cost, bound, label=row, **_stroke(index))
+                axis.plot(cost, bound, color=_color(index), linestyle=_dashes(index))
                 ends.append(bound[-1])
     for axis, cost in zip(axes[:2], _COSTS, strict=True):
         axis.set(xlabel=cost, ylabel="validation bound (nats)", xscale="log")
@@ -65,8 +69,10 @@ def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
             for one in records
             if one["row"] == row and "importance" in one["estimators"]
         ]
-        axis.plot(values, [place] * len(values), "o", color=_stroke(len(study.rows) - 1 - place)["color"], alpha=0.7)
+        axis.plot(values, [place] * len(values), "o", color=_color(len(study.rows) - 1 - place), alpha=0.7)
     axis.set_yticks(range(len(study.rows)), [*reversed(study.rows)])
+    for place, label in enumerate(axis.get_yticklabels()):  # the legend of the curves beside it
+        label.set_color(_color(len(study.rows) - 1 - place))
     axis.set(xlabel="test log-likelihood (nats), a dot for each seed")
     axis.grid(axis="x", alpha=0.3)
 
@@ -88,7 +94,7 @@ def _grid(study: Study, records: Sequence[Record]) -> Figure:
                 places.append(place + 0.04 * (index - len(others) / 2))
                 means.append(statistics.fmean(gains))
                 deviations.append(statistics.stdev(gains) if len(gains) > 1 else 0.0)
-        axis.errorbar(places, means, deviations, marker="o", capsize=3, label=row, **_stroke(index))
+        axis.errorbar(places, means, deviations, marker="o", capsize=3, label=row, color=_color(index))
     axis.axhline(0, color="0.5", linewidth=1)
     axis.set_xticks(range(len(study.grid)), [*study.grid], rotation=20, ha="right")
     axis.set(ylabel=f"test log-likelihood less that of {first} (nats)")

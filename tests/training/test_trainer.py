@@ -79,7 +79,9 @@ def test_decoded_vectors_end_a_run_over_all_resumes(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.max_epochs=1000", "trainer.max_iterations=2")
     trainer.fit()
     of_one = trainer.state.evaluations // 2
-    resumed = make(tmp_path, "trainer.max_epochs=1000", f"trainer.max_decoder_evaluations={3 * of_one + 1}", resume=True)
+    resumed = make(
+        tmp_path, "trainer.max_epochs=1000", f"trainer.max_decoder_evaluations={3 * of_one + 1}", resume=True
+    )
     assert resumed.fit() == "max_decoder_evaluations"
     assert (resumed.state.iteration, resumed.state.evaluations) == (4, 4 * of_one)
     assert resumed.state.validated_at == 4
