@@ -178,6 +178,7 @@ def test_a_signal_that_comes_too_late_for_a_job_ends_the_sweep(
 
 LONG = ("data=200", "threads=1")
 MANY = 300_000
+LONGEST_WALK = 100_000  # more would be refused: it does not fit into memory
 RETRAINED = ("importance.proposal=retrained", f"importance.retrain_epochs={MANY}")
 EVALUATED = {
     "importance": (
@@ -259,7 +260,7 @@ def test_a_signal_ends_inference_within_seconds(
     here: Path, words: tuple[str, ...], place: str, number: Signals
 ) -> None:
     typed = ("infer", *BRIEF, "target=two_modes", "sampler=hmc", *words)
-    long = (f"evaluation.walk={MANY}", *([f"evaluation.chain_draws={MANY}"] if words else []))
+    long = (f"evaluation.walk={LONGEST_WALK}", *([f"evaluation.chain_draws={LONGEST_WALK}"] if words else []))
     with asked(here, place, number, turn=1 if "walk" in place else 3):
         assert metvae(*typed, *long, "hydra.run.dir=run") == 128 + number
     assert status(here / "run") == "interrupted"
