@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,7 +109,7 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
         "words": study.words(unit),
         "evaluate": list(study.evaluate),
         "commit": (manifest["git"] or {}).get("commit", "")[:10],
-        "dirty": (manifest["git"] or {}).get("dirty"),
+        "changed": uncommitted(),
         "torch": manifest["versions"]["torch"],
         "device": manifest["device"],
         "machine": machine(),
@@ -127,6 +128,13 @@ def curve(metrics: Path) -> list[list[float]]:
     last = len(rows) - 1
     chosen = sorted({round((last + 1) ** (point / (_CURVE_POINTS - 1))) - 1 for point in range(_CURVE_POINTS)})
     return [[float(f"{value:.7g}") for value in rows[index]] for index in chosen]
+
+
+def uncommitted() -> list[str]:
+    """Files of the program that are not as they were committed. Records and pages of other runs do not matter."""
+    asked = ("git", "status", "--porcelain", "--", "metvae_cli", "configs")
+    said = subprocess.run(asked, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    return [line[3:] for line in said.stdout.splitlines()]
 
 
 def machine() -> str:
