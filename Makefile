@@ -13,11 +13,11 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format gallery bench clean
+.PHONY: help setup train test test-slow check format gallery bench reproduce-mnist clean
 
 help: ## print this list
 	@echo 'usage: make TARGET [VARIABLE=VALUE ...]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 	@echo 'variables: PYTHON=python3.12 (3.11 to 3.13), TORCH_INDEX=URL (an index with another build of PyTorch)'
 
 setup: $(STAMP) ## make .venv and install metvae into it, for development
@@ -58,6 +58,9 @@ gallery: setup ## make the pictures of docs/gallery.md anew
 
 bench: setup ## what each method's iteration costs: make bench ARGS='--quick'
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+reproduce-mnist: setup ## run or resume the MNIST table of docs/results.md (hours): make reproduce-mnist ARGS='--seeds 0'
+	@$(BIN)/python -m benchmarks.study mnist_fc400 $(ARGS)
 
 clean: ## remove .venv, caches and built packages; outputs/ and data/ stay
 	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ import torch
 from benchmarks.contenders import NEVER, Run
 from benchmarks.measuring import Budget, Neighbours, machine_lines, take_turns
 from benchmarks.rows import is_noisy
-from benchmarks.speed import Parser, duration, one_of, positive, several
+from benchmarks.words import Parser, duration, one_of, positive, several
 from metvae_cli.build import build_experiment, plain
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer

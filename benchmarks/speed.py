@@ -11,73 +11,25 @@ make an iteration ten times as long).
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import torch
 
 from benchmarks import growth, loop, rows
 from benchmarks.contenders import METHODS, NETS, Case, Machine, NotFiniteError, cases, write_images
 from benchmarks.measuring import Budget, load, machine_lines
+from benchmarks.words import Parser, duration, one_of, positive, several
 from metvae_cli.errors import ConfigError
-from metvae_cli.schema import did_you_mean
-
-T = TypeVar("T")
 
 LOOP_METHODS = ("vae", "lmcvae")
 LOOP_ITERATIONS = {"fc400": 200, "conv": 40}
 Report = dict[str, Any]
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        self.exit(2, f"bench: error: {message}\n")
-
-
-def several(one: Callable[[str], T]) -> Callable[[str], list[T]]:
-    """Words with commas between them."""
-
-    def read(text: str) -> list[T]:
-        return [one(word) for word in text.split(",")]
-
-    return read
-
-
-def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """A word of these."""
-
-    def read(word: str) -> str:
-        if word not in choices:
-            raise argparse.ArgumentTypeError(f"no {word!r}{did_you_mean(word, choices)}")
-        return word
-
-    return read
-
-
-def positive(word: str) -> int:
-    """A count."""
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a positive whole number")
-    return int(word)
-
-
-def duration(word: str) -> float:
-    """Seconds."""
-    value = -1.0
-    with contextlib.suppress(ValueError):
-        value = float(word)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a positive number of seconds")
-    return value
 
 
 def device(word: str) -> str:

@@ -34,6 +34,7 @@ class TrainerSettings:
         max_epochs: passes over the training data
         max_iterations: optimizer steps, or null
         max_seconds: wall time of training, over all resumes, or null
+        max_decoder_evaluations: latent vectors decoded in training, or null
         patience: stop after so many validations without a better bound, or null
         clip_norm: largest gradient norm, or null
         kl_warmup_epochs: the weight of the Kullback-Leibler term rises linearly to 1 over so many epochs; 0 is off
@@ -66,6 +67,7 @@ class TrainerSettings:
     max_epochs: int = 100
     max_iterations: int | None = None
     max_seconds: float | None = None
+    max_decoder_evaluations: int | None = None
     patience: int | None = None
     clip_norm: float | None = 50.0
     kl_warmup_epochs: int = 0

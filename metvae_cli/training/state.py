@@ -72,6 +72,8 @@ def limit_reached(settings: TrainerSettings, state: State, seconds: float) -> st
         return "max_iterations"
     if settings.max_seconds is not None and seconds >= settings.max_seconds:
         return "max_seconds"
+    if settings.max_decoder_evaluations is not None and state.evaluations >= settings.max_decoder_evaluations:
+        return "max_decoder_evaluations"
     if settings.patience is not None and state.validations_since_best >= settings.patience:
         return "patience"
     return ""

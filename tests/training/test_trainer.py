@@ -75,6 +75,18 @@ def test_seconds_run_over_all_resumes(tmp_path: Path) -> None:
     assert resumed.state.iteration == BATCHES
 
 
+def test_decoded_vectors_end_a_run_over_all_resumes(tmp_path: Path) -> None:
+    trainer = make(tmp_path, "trainer.max_epochs=1000", "trainer.max_iterations=2")
+    trainer.fit()
+    of_one = trainer.state.evaluations // 2
+    resumed = make(
+        tmp_path, "trainer.max_epochs=1000", f"trainer.max_decoder_evaluations={3 * of_one + 1}", resume=True
+    )
+    assert resumed.fit() == "max_decoder_evaluations"
+    assert (resumed.state.iteration, resumed.state.evaluations) == (4, 4 * of_one)
+    assert resumed.state.validated_at == 4
+
+
 @pytest.mark.parametrize("words", [("sampler=hmc",), ("experiment=digits_amcvae",)], ids=str)
 def test_validation_changes_nothing_that_training_reads(tmp_path: Path, words: tuple[str, ...]) -> None:
     often = make(tmp_path / "often", *words)

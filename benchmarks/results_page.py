@@ -1,0 +1,161 @@
+"""docs/results.md, written from the studies' texts and the records in docs/results; nobody writes it by hand."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.study_figure import write_figure
+from benchmarks.study_plan import Study, load_study, names
+from benchmarks.study_records import RECORDS, Record, records_of, unit_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+HEAD = """# Results
+
+This page is written by `python -m benchmarks.study page` from the small files in `docs/results`, which
+`python -m benchmarks.study NAME` makes: it trains and evaluates what is missing. ± is the standard deviation over
+seeds; where there is a second one it is the standard error over the test data, which all rows share. Log-likelihoods
+are in nats per datum. Milliseconds are those of training with its validations, on the machine that is named.
+"""
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds."""
+    mean = statistics.fmean(values)
+    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def _estimate(name: str) -> Callable[[list[Record]], str]:
+    def cell(records: list[Record]) -> str:
+        found = [one["estimators"][name] for one in records if name in one["estimators"]]
+        if not found:
+            return "-"
+        error = statistics.fmean(one["standard_error_over_data"] for one in found)
+        return f"{spread([one['nats'] for one in found])} ± {error:.2f}"
+
+    return cell
+
+
+def _agreement(records: list[Record]) -> str:
+    found = [one["agreement"].get("ais - importance") for one in records]
+    if not all(found):
+        return "-"
+    nats, errors = ([one[key] for one in found] for key in ("nats", "standard_error_over_data"))
+    return f"{statistics.fmean(nats):+.3f} ± {statistics.fmean(errors):.3f}"
+
+
+def _summary(key: str, digits: int = 2) -> Callable[[list[Record]], str]:
+    return lambda records: spread([one["summary"].get(key, math.nan) for one in records], digits)
+
+
+def _per_iteration(records: list[Record]) -> str:
+    return (
+        f"{1000 * statistics.median(one['summary']['seconds'] / one['summary']['iterations'] for one in records):.1f}"
+    )
+
+
+def _quality(records: list[Record]) -> str:
+    found = [one["estimators"]["importance"] for one in records if "importance" in one["estimators"]]
+    if not found:
+        return "-"
+    size, pareto = (statistics.fmean(one[key] for one in found) for key in ("effective_samples", "pareto_k"))
+    return f"{size:.0f}, {pareto:.2f}"
+
+
+def _gap(records: list[Record]) -> str:
+    """How far the bound stays below the likelihood: what the inference of training leaves."""
+    found = [
+        one["estimators"]["importance"]["nats"] - one["summary"]["test/bound"]
+        for one in records
+        if "importance" in one["estimators"] and "test/bound" in one["summary"]
+    ]
+    return spread(found) if found else "-"
+
+
+COLUMNS: dict[str, Callable[[list[Record]], str]] = {
+    "importance sampling": _estimate("importance"),
+    "test bound": _summary("test/bound"),
+    "likelihood - bound": _gap,
+    "effective samples, Pareto k": _quality,
+    "AIS - importance, same data": _agreement,
+    "exact": _estimate("exact"),
+    "ms per iteration": _per_iteration,
+    "seconds": _summary("seconds", 0),
+    "decoder evaluations": lambda records: f"{records[0]['summary']['decoder_evaluations']:,}",
+    "seeds": lambda records: ", ".join(str(one["seed"]) for one in records),
+}
+
+
+def table(study: Study) -> Iterator[str]:
+    """Lines of the table, a row for each label; a column that is empty throughout is left out."""
+    records = records_of(study)
+    by_row = {label: [one for one in records if one["row"] == label] for label in study.rows}
+    filled = {label: found for label, found in by_row.items() if found}
+    columns = {title: {label: cell(found) for label, found in filled.items()} for title, cell in COLUMNS.items()}
+    if study.published:
+        columns["published"] = {label: study.published.get(label, "") for label in filled}
+    shown = {title: cells for title, cells in columns.items() if set(cells.values()) - {"-", ""}}
+    yield f"| | {' | '.join(['words', *shown])} |"
+    yield "|---" * (len(shown) + 2) + "|"
+    for label in study.rows:
+        words = f"`{' '.join(study.rows[label])}`"
+        cells = [shown[title][label] for title in shown] if label in filled else ["not measured"]
+        yield f"| {' | '.join([label, words, *cells, *[''] * (len(shown) - len(cells))])} |"
+
+
+def grid_table(study: Study) -> Iterator[str]:
+    """Lines of a table with the settings of a grid below one another and the rows beside one another; best in bold."""
+    records = records_of(study)
+    yield f"| | words | {' | '.join(study.rows)} |"
+    yield "|---" * (len(study.rows) + 2) + "|"
+    for setting, words in study.grid.items():
+        found = {row: _nats(records, setting, row) for row in study.rows}
+        means = {row: statistics.fmean(values) for row, values in found.items() if values}
+        best = max(means, key=lambda row: means[row], default="")
+        cells = [
+            (f"**{spread(values)}**" if row == best else spread(values)) if values else "not measured"
+            for row, values in found.items()
+        ]
+        yield f"| {setting} | `{' '.join(words)}` | {' | '.join(cells)} |"
+    yield ""
+    yield "The rows: " + "; ".join(f"{row}: `{' '.join(words)}`" for row, words in study.rows.items()) + "."
+    counts = sorted({len(_nats(records, setting, row)) for setting in study.grid for row in study.rows} - {0})
+    yield f"Test log-likelihood by importance sampling; seeds of a cell: {', '.join(map(str, counts)) or 'none'}."
+
+
+def _nats(records: Sequence[Record], setting: str, row: str) -> list[float]:
+    chosen = [one for one in records if unit_of(one)[:2] == (setting, row) and "importance" in one["estimators"]]
+    return [one["estimators"]["importance"]["nats"] for one in chosen]
+
+
+def section(study: Study) -> str:
+    """A study's part of the page."""
+    records = records_of(study)
+    made = sorted({f"{one['machine']}, torch {one['torch']}, commit {one['commit']}" for one in records})
+    lines = [
+        f"## {study.title}",
+        "",
+        study.text.strip(),
+        "",
+        f"`python -m benchmarks.study {study.name}`; every row has `{' '.join(study.common)}`"
+        f" and is measured by `metvae evaluate {' '.join(study.evaluate)}`."
+        f" Made on: {'; '.join(made) or 'nothing yet'}.",
+        "",
+        *(grid_table(study) if study.grid else table(study)),
+    ]
+    if records:
+        lines += ["", f"![{study.title}](results/{study.name}.png)"]
+    return "\n".join([*lines, "", study.verdict.strip()]).strip() + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(section(load_study(name)) for name in names())])
+
+
+def write_page() -> None:
+    """Write docs/results.md and the figures of its studies."""
+    for study in map(load_study, names()):
+        if records := records_of(study):
+            write_figure(study, records, RECORDS / f"{study.name}.png")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,102 @@
+"""The figure of a study, drawn from its records."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.study_plan import Study
+from benchmarks.study_records import Record, unit_of
+
+_COSTS = ("decoder evaluations", "seconds of training")
+_STROKES = ("-", "--", "-.", ":")
+_GRID = 100
+
+
+def write_figure(study: Study, records: Sequence[Record], path: Path) -> None:
+    """Draw a study: bounds against cost and likelihoods, or, of a grid, likelihoods relative to the first row's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = _grid(study, records) if study.grid else _curves(study, records)
+    # Without its date and version the file changes only where the picture does.
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _color(index: int) -> str:
+    return f"C{index % 10}"
+
+
+def _dashes(index: int) -> str:
+    return _STROKES[index // 10 % len(_STROKES)]
+
+
+def _curves(study: Study, records: Sequence[Record]) -> Figure:
+    """Validation bounds against decoder evaluations and seconds, and test likelihoods with their spread over seeds."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.1))
+    ends: list[float] = []
+    for index, row in enumerate(study.rows):
+        found = [one for one in records if one["row"] == row and len(one.get("curve", ())) > 1]
+        for column, axis in enumerate(axes[:2]):
+            if found:
+                cost, bound = mean_curve([one["curve"] for one in found], column)
+                axis.plot(cost, bound, color=_color(index), linestyle=_dashes(index))
+                ends.append(bound[-1])
+    for axis, cost in zip(axes[:2], _COSTS, strict=True):
+        axis.set(xlabel=cost, ylabel="validation bound (nats)", xscale="log")
+        if ends:  # what happens far below hides the rest
+            axis.set_ylim(min(ends) - 2 * (max(ends) - min(ends)) - 0.5, max(ends) + 0.5)
+    _likelihoods(axes[2], study, records)
+    return figure
+
+
+def mean_curve(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds of a bound against a cost, interpolated where all of them are known."""
+    arrays = [np.asarray(one, dtype=float) for one in curves]
+    start, end = max(one[0, column] for one in arrays), min(one[-1, column] for one in arrays)
+    cost = np.geomspace(start, max(end, start), _GRID)
+    return cost, np.mean([np.interp(cost, one[:, column], one[:, 2]) for one in arrays], axis=0)
+
+
+def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
+    """A dot for each seed of each row."""
+    for place, row in enumerate(reversed(study.rows)):
+        values = [
+            one["estimators"]["importance"]["nats"]
+            for one in records
+            if one["row"] == row and "importance" in one["estimators"]
+        ]
+        axis.plot(values, [place] * len(values), "o", color=_color(len(study.rows) - 1 - place), alpha=0.7)
+    axis.set_yticks(range(len(study.rows)), [*reversed(study.rows)])
+    for place, label in enumerate(axis.get_yticklabels()):  # the legend of the curves beside it
+        label.set_color(_color(len(study.rows) - 1 - place))
+    axis.set(xlabel="test log-likelihood (nats), a dot for each seed")
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _grid(study: Study, records: Sequence[Record]) -> Figure:
+    """Likelihoods less the first row's with the same seed, setting by setting."""
+    figure, axis = plt.subplots(figsize=(max(7, 1.1 * len(study.grid) + 3), 4.5), layout="constrained")
+    nats = {unit_of(one): one["estimators"]["importance"]["nats"] for one in records}
+    first, *others = study.rows
+    for index, row in enumerate(others):
+        places, means, deviations = [], [], []
+        for place, setting in enumerate(study.grid):
+            gains = [
+                value - nats[unit._replace(row=first)]
+                for unit, value in nats.items()
+                if (unit.setting, unit.row) == (setting, row) and unit._replace(row=first) in nats
+            ]
+            if gains:
+                places.append(place + 0.04 * (index - len(others) / 2))
+                means.append(statistics.fmean(gains))
+                deviations.append(statistics.stdev(gains) if len(gains) > 1 else 0.0)
+        axis.errorbar(places, means, deviations, marker="o", capsize=3, label=row, color=_color(index))
+    axis.axhline(0, color="0.5", linewidth=1)
+    axis.set_xticks(range(len(study.grid)), [*study.grid], rotation=20, ha="right")
+    axis.set(ylabel=f"test log-likelihood less that of {first} (nats)")
+    axis.legend(fontsize=8)
+    return figure

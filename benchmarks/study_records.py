@@ -1,0 +1,158 @@
+"""What is kept of a study's runs: small JSON in `docs/results`, from which its table can be made again.
+
+A record has the run's words and seed, the commit, machine and threads, of `summary.json` and `evaluation.json` the
+numbers that tables show, and of `metrics.csv` a thin curve of the bound against what it cost.
+"""
+
+import csv
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study_plan import Study, Unit
+
+RECORDS = Path(__file__).parent.parent / "docs" / "results"
+_OF_SUMMARY = (
+    "iterations",
+    "epochs",
+    "seconds",
+    "decoder_evaluations",
+    "parameters",
+    "val/bound",
+    "test/bound",
+    "bad_steps",
+)
+_OF_ESTIMATE = (
+    "nats",
+    "standard_error_over_data",
+    "standard_error_over_repeats",
+    "data",
+    "num_samples",
+    "num_temperatures",
+    "num_chains",
+    "effective_samples",
+    "pareto_k",
+    "share_of_data_above_0.7",
+    "seconds",
+)
+_OF_CURVE = ("decoder_evaluations", "seconds", "val/bound")
+_CURVE_POINTS = 16
+Record = dict[str, Any]
+
+
+def unit_of(record: Record) -> Unit:
+    """Which run a record is of."""
+    return Unit(record.get("setting", ""), record["row"], record["seed"])
+
+
+def records_of(study: Study) -> list[Record]:
+    """What is kept and made by the words that the study has now, in the order of its table."""
+    path = _path(study)
+    known: list[Record] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return _ordered(study, [one for one in known if _is_current(study, one)])
+
+
+def _ordered(study: Study, records: Sequence[Record]) -> list[Record]:
+    rows, settings = [*study.rows], [*study.settings]
+
+    def place(record: Record) -> tuple[int, int, int]:
+        unit = unit_of(record)
+        return settings.index(unit.setting), rows.index(unit.row), unit.seed
+
+    return sorted(records, key=place)
+
+
+def _is_current(study: Study, record: Record) -> bool:
+    unit = unit_of(record)
+    if unit.row not in study.rows or unit.setting not in study.settings:
+        return False
+    return record["words"] == study.words(unit) and record["evaluate"] == list(study.evaluate)
+
+
+def keep(study: Study, record: Record) -> None:
+    """Add a record, in place of an older one of the same run. One line each, so that changes can be read.
+
+    Studies may be carried out by several processes at once: whoever has `writing` may keep.
+    """
+    kept = [one for one in records_of(study) if unit_of(one) != unit_of(record)]
+    lines = ",\n".join(json.dumps(one) for one in _ordered(study, [*kept, record]))
+    path = _path(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+@contextmanager
+def writing(lock: Path) -> Iterator[None]:
+    """One process at a time."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record:
+    """The record of a run that has been trained and evaluated."""
+    summary, manifest, found = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (run / "summary.json", run / "manifest.json", evaluation / "evaluation.json")
+    )
+    return {
+        "setting": unit.setting,
+        "row": unit.row,
+        "seed": unit.seed,
+        "words": study.words(unit),
+        "evaluate": list(study.evaluate),
+        "commit": (manifest["git"] or {}).get("commit", "")[:10],
+        "changed": uncommitted(),
+        "torch": manifest["versions"]["torch"],
+        "device": manifest["device"],
+        "machine": machine(),
+        "summary": _chosen(summary, _OF_SUMMARY),
+        "data": found["data"]["sha256"][:16],
+        "estimators": {name: _chosen(values, _OF_ESTIMATE) for name, values in found["estimators"].items()},
+        "agreement": found["agreement"],
+        "curve": curve(run / "metrics.csv"),
+    }
+
+
+def curve(metrics: Path) -> list[list[float]]:
+    """Decoder evaluations, seconds and validation bound, at validations that are even in the log of the epoch."""
+    with metrics.open(encoding="utf-8", newline="") as file:
+        rows = [[float(row[key]) for key in _OF_CURVE] for row in csv.DictReader(file)]
+    last = len(rows) - 1
+    chosen = sorted({round((last + 1) ** (point / (_CURVE_POINTS - 1))) - 1 for point in range(_CURVE_POINTS)})
+    return [[float(f"{value:.7g}") for value in rows[index]] for index in chosen]
+
+
+def uncommitted() -> list[str]:
+    """Files of the program that are not as they were committed. Records and pages of other runs do not matter."""
+    asked = ("git", "status", "--porcelain", "--", "metvae_cli", "configs")
+    said = subprocess.run(asked, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    return [line[3:] for line in said.stdout.splitlines()]
+
+
+def machine() -> str:
+    """Processor and number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _chosen(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Numbers as they are, but short: seven digits are more than a table shows."""
+    return {
+        key: float(f"{values[key]:.7g}") if isinstance(values[key], float) else values[key]
+        for key in keys
+        if key in values
+    }
+
+
+def _path(study: Study) -> Path:
+    return RECORDS / f"{study.name}.json"

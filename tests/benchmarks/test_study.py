@@ -1,0 +1,243 @@
+"""Studies: what is left to do of one, what is kept of a run, and that docs/results.md says what is kept."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import results_page, study, study_plan, study_records
+from benchmarks.study_plan import Study, StudyError, Unit, load_study, names
+from tests.runs import TINY
+
+WORDS = [word for word in TINY if not word.startswith("sampler.")]
+GRID = Study(
+    name="tiny",
+    title="Tiny",
+    rows={"VAE": ("sampler=none", "objective=elbo"), "IWAE-2": ("sampler=none", "objective=iwae")},
+    seeds=(0, 1),
+    common=("latent_dim=3",),
+    grid={"wide": ("decoder.hidden=[32]",), "narrow": ("decoder.hidden=[4]",)},
+    evaluate=("importance.num_samples=5",),
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place of its own for studies, runs, records and the page."""
+    (tmp_path / "studies").mkdir()
+    monkeypatch.setattr(study_plan, "STUDIES", tmp_path / "studies")
+    for module in (study_records, results_page):
+        monkeypatch.setattr(module, "RECORDS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(results_page, "PAGE", tmp_path / "docs" / "results.md")
+    monkeypatch.setattr(study, "HOME", tmp_path / "runs")
+    return tmp_path
+
+
+def record(unit: Unit, nats: float, **changed: Any) -> study_records.Record:
+    found = {
+        "setting": unit.setting,
+        "row": unit.row,
+        "seed": unit.seed,
+        "words": GRID.words(unit),
+        "evaluate": list(GRID.evaluate),
+        "commit": "0123456789",
+        "torch": "2",
+        "machine": "a machine",
+        "summary": {"seconds": 2.0, "iterations": 1000, "decoder_evaluations": 7, "test/bound": nats - 0.5},
+        "estimators": {
+            "importance": {"nats": nats, "standard_error_over_data": 0.25, "effective_samples": 30.0, "pareto_k": 0.5}
+        },
+        "agreement": {},
+        "curve": [[1.0, 1.0, -9.0], [7.0, 2.0, -5.0]],
+    }
+    return found | changed
+
+
+def write_study(home: Path, name: str, content: dict[str, Any]) -> None:
+    (home / "studies" / f"{name}.yaml").write_text(json.dumps(content))  # JSON is YAML too
+
+
+def test_the_page_in_the_repository_is_the_one_that_the_records_make() -> None:
+    assert results_page.PAGE.read_text(encoding="utf-8") == results_page.page()
+
+
+@pytest.mark.parametrize("name", names())
+def test_records_in_the_repository_are_of_runs_that_their_study_has(name: str) -> None:
+    path = study_records.RECORDS / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    assert len(study_records.records_of(load_study(name))) == len(kept)
+
+
+def test_a_study_is_trained_evaluated_kept_and_shown(home: Path) -> None:
+    rows = {"VAE": ["sampler=none", "objective=elbo"]}
+    content = {"title": "One run", "seeds": [3], "common": WORDS, "rows": rows, "published": {"VAE": "-1.25"}}
+    write_study(home, "one", content | {"evaluate": ["estimators=[importance]", "diagnostics=[]", "data=10"]})
+    assert study.main(["one"]) == 0
+    (kept,) = study_records.records_of(load_study("one"))
+    (run,) = (home / "runs" / "one").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    evaluation = json.loads(next(run.glob("evaluation_*/evaluation.json")).read_text())
+    nats = evaluation["estimators"]["importance"]["nats"]
+    assert kept["estimators"]["importance"]["nats"] == pytest.approx(nats, rel=1e-6)
+    assert kept["summary"]["decoder_evaluations"] == summary["decoder_evaluations"]
+    assert (kept["seed"], kept["words"]) == (3, [*rows["VAE"], *WORDS])
+    assert [point[0] for point in kept["curve"]] == [summary["decoder_evaluations"] / 2, summary["decoder_evaluations"]]
+    page = (home / "docs" / "results.md").read_text()
+    assert page == results_page.page()
+    assert f"| VAE | `sampler=none objective=elbo` | {nats:.2f} ± " in page
+    assert "| -1.25 |" in page
+    assert (home / "docs" / "results" / "one.png").stat().st_size > 5000
+    times = {path: path.stat().st_mtime_ns for path in run.rglob("*.json")}
+    assert study.main(["one"]) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in run.rglob("*.json")}
+
+
+def test_what_was_stopped_goes_on_and_what_is_finished_is_left_alone(tmp_path: Path) -> None:
+    unit, folder, evaluation = Unit("wide", "VAE", 1), tmp_path / "run", tmp_path / "run" / "evaluation"
+
+    def left() -> list[tuple[str, list[str]]]:
+        return list(study.command_lines(GRID, unit, folder, evaluation))
+
+    measure = ("evaluate", [f"run={folder}", *GRID.evaluate, f"hydra.run.dir={evaluation}"])
+    anew = ("train", [*GRID.words(unit), "seed=1", f"hydra.run.dir={folder}"])
+    assert left() == [anew, measure]
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "status.json").write_text('{"status": "interrupted"}')
+    assert left() == [anew, measure]
+    (folder / "checkpoints" / "last.pt").touch()
+    assert left() == [("train", [f"resume={folder}"]), measure]
+    (folder / "status.json").write_text('{"status": "finished"}')
+    assert left() == [measure]
+    evaluation.mkdir()
+    (evaluation / "evaluation.json").touch()
+    assert left() == []
+
+
+def test_seeds_are_the_outer_loop_and_other_words_are_another_folder() -> None:
+    units = list(GRID.units([*GRID.rows], GRID.seeds))
+    assert [unit.seed for unit in units] == [0] * 4 + [1] * 4
+    assert units[0] == ("wide", "VAE", 0)
+    assert GRID.words(units[0]) == ["sampler=none", "objective=elbo", "latent_dim=3", "decoder.hidden=[32]"]
+    assert len({GRID.folder(unit) for unit in units}) == 8
+    other = Study(**{**GRID.__dict__, "common": ("latent_dim=4",)})
+    assert {GRID.folder(unit) for unit in units}.isdisjoint(other.folder(unit) for unit in units)
+
+
+def test_an_experiment_comes_before_the_words_that_change_it() -> None:
+    one = Study("s", "S", {"a": ("latent_dim=2", "experiment=digits_vae")}, (0,), common=("seed=1",))
+    assert one.words(Unit("", "a", 0)) == ["experiment=digits_vae", "latent_dim=2", "seed=1"]
+
+
+def test_records_of_other_words_do_not_count(home: Path) -> None:
+    unit = Unit("wide", "VAE", 0)
+    study_records.keep(GRID, record(unit, -5.0))
+    study_records.keep(GRID, record(unit, -4.0))
+    study_records.keep(GRID, record(Unit("narrow", "VAE", 0), -6.0))
+    assert [one["estimators"]["importance"]["nats"] for one in study_records.records_of(GRID)] == [-4.0, -6.0]
+    for changed in ({"words": ["seed=1"]}, {"evaluate": []}, {"row": "HVAE"}, {"setting": ""}):
+        study_records.keep(GRID, record(unit, -4.0))
+        path = home / "docs" / "results" / "tiny.json"
+        path.write_text(json.dumps([record(unit, -4.0, **changed)]))
+        assert study_records.records_of(GRID) == []
+
+
+def test_a_grid_shows_what_is_best_in_each_setting(home: Path) -> None:
+    for setting, row, seed, nats in [
+        ("wide", "VAE", 0, -5.0),
+        ("wide", "VAE", 1, -6.0),
+        ("wide", "IWAE-2", 0, -4.0),
+        ("narrow", "VAE", 0, -7.0),
+        ("narrow", "IWAE-2", 0, -8.0),
+    ]:
+        study_records.keep(GRID, record(Unit(setting, row, seed), nats))
+    lines = list(results_page.grid_table(GRID))
+    assert lines[2] == "| wide | `decoder.hidden=[32]` | -5.50 ± 0.71 | **-4.00** |"
+    assert lines[3] == "| narrow | `decoder.hidden=[4]` | **-7.00** | -8.00 |"
+    assert lines[-1].endswith("seeds of a cell: 1, 2.")
+
+
+def test_a_row_without_records_is_not_measured(home: Path) -> None:
+    plain = Study(**{**GRID.__dict__, "grid": {}})
+    unit = Unit("", "VAE", 0)
+    study_records.keep(plain, record(unit, -5.0, words=plain.words(unit)))
+    first, second = list(results_page.table(plain))[2:]
+    assert "-5.00 ± 0.25 | -5.50 | 0.50 | 30, 0.50 | 2.0 | 2 | 7 | 0 |" in first
+    assert second.startswith("| IWAE-2 | `sampler=none objective=iwae` | not measured |  |")
+    assert first.count("|") == second.count("|")
+
+
+def test_the_spread_over_seeds_is_not_the_error_over_data() -> None:
+    records = [record(Unit("wide", "VAE", seed), nats) for seed, nats in enumerate((-5.0, -6.0))]
+    assert results_page.COLUMNS["importance sampling"](records) == "-5.50 ± 0.71 ± 0.25"
+    agreement = {"ais - importance": {"nats": 0.1, "standard_error_over_data": 0.02}}
+    both = [one | {"agreement": agreement} for one in records]
+    # All seeds have the same data: their errors are not independent, and more seeds do not make them smaller.
+    assert results_page.COLUMNS["AIS - importance, same data"](both) == "+0.100 ± 0.020"
+
+
+def test_a_curve_keeps_its_ends_and_few_points(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "decoder_evaluations", "seconds", "val/bound"])
+        writer.writeheader()
+        writer.writerows(
+            {"epoch": k, "decoder_evaluations": 10 * k, "seconds": k / 2, "val/bound": -1 / k} for k in range(1, 101)
+        )
+    found = study_records.curve(path)
+    assert found[0] == [10, 0.5, -1]
+    assert found[-1] == [1000, 50, -0.01]
+    assert 10 <= len(found) <= 16
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["digits_method"], "no study 'digits_method'"),
+        (["digits_methods", "--rows", "VAEE"], "no row 'VAEE'; did you mean VAE?"),
+        (["digits_methods", "--seeds", "one"], "'one' is not a whole number"),
+        (["digits_methods", "--bogus"], "--bogus"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        study.main(words)
+    assert end.value.code == 2
+    found = capsys.readouterr()
+    assert found.err.count("\n") == 1
+    assert said in found.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"row": {}}, "unknown row"),
+        ({"rows": None}, "missing rows"),
+        ({"published": {"VAEE": "1"}}, "published numbers of no row: VAEE"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any], said: str) -> None:
+    content: dict[str, Any] = {"title": "T", "rows": {"VAE": []}, "seeds": [0], **changed}
+    write_study(home, "wrong", {key: value for key, value in content.items() if value is not None})
+    with pytest.raises(StudyError, match=said):
+        load_study("wrong")
+
+
+def test_a_failing_run_leaves_the_others_to_go_on(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(home, "two", {"title": "T", "seeds": [0], "rows": {"bad": ["latent_dim=0"], "good": ["latent_dim=1"]}})
+    tried: list[str] = []
+    run = study.subprocess.run
+
+    def watched(words: list[str], **options: Any) -> Any:
+        tried.append(words[4])
+        return run([*words[:4], "latent_dim=0"], **options)
+
+    monkeypatch.setattr(study.subprocess, "run", watched)
+    assert study.main(["two"]) == 1
+    assert tried == ["latent_dim=0", "latent_dim=1"]
+    assert "bad, seed 0: metvae train ended with status 2" in capsys.readouterr().out
+    assert study_records.records_of(load_study("two")) == []
