@@ -1,6 +1,5 @@
-"""A chain whose steps are computed again in the backward pass: the same numbers, in memory that does not grow."""
+"""A chain whose steps are computed again in the backward pass: the same numbers."""
 
-import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,16 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contenders import latents_decoded
-from benchmarks.measuring import LiveBytes
-from metvae_cli.build import Experiment, build_experiment
+from metvae_cli.build import Experiment
 from metvae_cli.errors import RunError
 from metvae_cli.kernels.random_walk import RandomWalk
 from metvae_cli.models.vae import VAE
 from metvae_cli.samplers import recomputation
 from metvae_cli.training.whole_batch_draws import WholeBatchDraws
-from tests.runs import configuration
+from tests.samplers.small_chains import make
 
-SMALL = ("encoder.hidden=[8]", "decoder.hidden=[8]", "latent_dim=3", "trainer.device=cpu", "sampler.num_steps=3")
 METHODS = {
     "hmc": ("experiment=digits_metvae_hmc",),
     "lmcvae": ("experiment=digits_lmcvae",),
@@ -52,11 +49,6 @@ class Result(NamedTuple):
     evaluations: int
     made: int
     stream: Tensor
-
-
-def make(*words: str, checkpoints: bool) -> Experiment:
-    option = f"trainer.checkpoint_chain={str(checkpoints).lower()}"
-    return build_experiment(configuration(*SMALL, *words, option), [])
 
 
 @contextmanager
@@ -223,73 +215,6 @@ def test_a_share_of_a_batch_draws_its_rows_again(method: str, monkeypatch: pytes
     monkeypatch.setattr(recomputation, "current_modes", lambda: [])
     with pytest.raises(RunError, match="came out otherwise"):
         result(make(*METHODS[method], checkpoints=True), 6, rows)
-
-
-# -------------------------------------------------------------------- memory
-
-WIDE = ("decoder.hidden=[64]", "encoder.hidden=[16]", "latent_dim=4", "sampler.per_step=false")
-
-
-def peak(num_steps: int, checkpoints: bool, *words: str) -> tuple[int, int]:
-    """Bytes of all tensors at a time, at most, in an iteration of 50 data; those of a position of its chains."""
-    steps = f"sampler.num_steps={num_steps}"
-    learner = make(*words, *WIDE, steps, checkpoints=checkpoints).learner
-    parameters = [*learner.model.parameters(), *learner.sampler.parameters()]
-    x = learner.dataset.batch(torch.arange(50))
-    gc.disable()  # what only the collector would find counts as held
-    try:
-        with LiveBytes() as live:
-            output = learner.objective(learner.model, learner.sampler, x)
-            size = output.final.z.nbytes
-            gradients = torch.autograd.grad(output.loss, parameters, allow_unused=True)
-            del output, gradients
-    finally:
-        gc.enable()
-    assert live.present == 0, "something is held after the iteration"
-    return live.peak, size
-
-
-GROWING = {
-    "hmc": ("experiment=digits_metvae_hmc",),
-    "lmcvae": ("experiment=digits_lmcvae",),
-    "amcvae": ("experiment=digits_amcvae",),
-    "uha": ("experiment=digits_uha",),
-    "hvae": ("experiment=digits_hvae",),
-    "random walk": ("sampler=random_walk",),
-    "flow": ("sampler=flow", "sampler.noise=fresh", "sampler.direction=forwards"),  # one flow for all steps
-    "learned reverse": ("sampler.reverse=learned",),
-}
-QUICK = ("hmc", "lmcvae", "flow")
-
-
-@pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in GROWING]
-)
-def test_memory_does_not_grow_with_the_steps(method: str) -> None:
-    """But by a point per step, at most four positions, and 24 numbers per chain; a chain that is kept grows by more."""
-    (few, size), (many, _) = (peak(count, True, *GROWING[method]) for count in (5, 25))
-    allowed = 20 * (4 * size + 24 * size // 4)
-    assert many - few < allowed
-    (kept_few, _), (kept_many, _) = (peak(count, False, *GROWING[method]) for count in (5, 10))
-    assert 4 * (kept_many - kept_few) > 2 * allowed
-
-
-def test_a_graph_that_is_held_by_what_it_saves_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a circle passes through torch's own memory, where Python's collector does not look."""
-
-    def pack(self: recomputation._Stretch, tensor: Tensor) -> int:
-        self.saved.append(tensor)
-        return len(self.saved) - 1
-
-    monkeypatch.setattr(recomputation._Stretch, "_pack", pack)
-    with pytest.raises(AssertionError, match="something is held"):
-        peak(2, True, *GROWING["lmcvae"])
-
-
-def test_a_hundred_steps_need_no_more_than_two_that_are_kept() -> None:
-    (many, size), (two, _) = peak(100, True, *GROWING["lmcvae"]), peak(2, False, *GROWING["lmcvae"])
-    assert many - 100 * (4 * size + 24 * size // 4) < two
-    assert peak(3, False, *GROWING["lmcvae"])[0] > 1.15 * two
 
 
 # -------------------------------------------------------------------- what is said
