@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.build import Experiment, build_experiment, plain
+from metvae_cli.build import Experiment, build_experiment
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.models.perceptron_score import PerceptronScore
+from metvae_cli.plain_config import plain
 from metvae_cli.tracking.tracker import Silence
 from metvae_cli.training.interruption import Interruption
 

@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.contenders import NEVER, Case, Machine, NotFiniteError, Run, make_contender, training, words_of
 from benchmarks.measuring import Budget, Neighbours, take_turns
 from benchmarks.rows import is_noisy
-from metvae_cli.build import build_experiment, plain
+from metvae_cli.build import build_experiment
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer
+from metvae_cli.plain_config import plain
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker

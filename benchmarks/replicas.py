@@ -20,11 +20,12 @@ from benchmarks.contenders import NEVER, Run
 from benchmarks.measuring import Budget, Neighbours, machine_lines, take_turns
 from benchmarks.rows import is_noisy
 from benchmarks.words import Parser, duration, one_of, positive, several
-from metvae_cli.build import build_experiment, plain
+from metvae_cli.build import build_experiment
 from metvae_cli.commands.hydra_entry import composed_alone
 from metvae_cli.commands.train_run import make_trainer
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_config import plain
 from metvae_cli.tracking.tracker import Silence
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.stack import Stack

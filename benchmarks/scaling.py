@@ -19,8 +19,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from metvae_cli.build import build_experiment, plain
+from metvae_cli.build import build_experiment
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_config import plain
 
 BASE = (
     "dataset=array",

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from metvae_cli.data.base import Dataset, DatasetSource
@@ -33,6 +32,7 @@ from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
 from metvae_cli.objectives.weights import WeightObjective, draws_decisions
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_config import plain
 from metvae_cli.plain_yaml import plain_yaml
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
@@ -61,14 +61,6 @@ class Experiment(NamedTuple):
     device: torch.device
     notes: list[str]
     processes: Processes
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain containers. Raises ConfigError for a missing or broken value."""
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
 
 
 def build_experiment(config: Mapping[str, Any], plugins: Sequence[str], data: Dataset | None = None) -> Experiment:

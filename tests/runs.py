@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from metvae_cli import cli
-from metvae_cli.build import plain
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_config import plain
 
 CHECKOUT = Path(__file__).parents[1]
 TINY = (

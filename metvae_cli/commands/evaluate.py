@@ -27,9 +27,10 @@ def main(argv: list[str]) -> int:
 
 def task(config: DictConfig) -> float | None:
     """One job of Hydra's; returns the first estimate's mean log-likelihood, which a sweeper may maximise."""
-    from metvae_cli.build import load_run, plain
+    from metvae_cli.build import load_run
     from metvae_cli.commands.evaluate_request import read_request
     from metvae_cli.commands.evaluate_run import evaluate
+    from metvae_cli.plain_config import plain
 
     folder = output_folder()
     refuse_directory("evaluate", folder)

@@ -215,7 +215,7 @@ def override_value(argv: Sequence[str], key: str) -> str | None:
 
 
 def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
-    text = str(error)
+    text = _said(error)
     if plugin := re.search(rf"Could not \w+ 'hydra/launcher/({'|'.join(_LAUNCHERS)})'", text):
         return f"hydra/launcher={plugin.group(1)}: is not installed; pip install 'metvae[sweep]'"
     if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
@@ -255,6 +255,12 @@ def _one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
             return f"{key}={value}: has characters that Hydra reads in its own way; write {_quoted(key, value)}"
         return f"{word}: not of the form key=value or group=choice"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, or else what caused it says: Hydra wraps some in one without words."""
+    said = str(error)
+    return said if said.strip() or error.__cause__ is None else _said(error.__cause__)
 
 
 def _wants_quotes(word: str) -> bool:

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
+from metvae_cli.plain_config import refuse_unfolding
 from metvae_cli.plain_yaml import refuse_large
 
 # Parts of the node that run code, name files to write or change where names are looked up.
@@ -63,7 +64,7 @@ class GuardedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """As Hydra's. Raises ConfigError where a file says what only the command line may say."""
+        """As Hydra's. Raises ConfigError where a file says what only the command line may, or all say too much."""
         config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         if len(config.hydra.overrides.task) + len(config.hydra.overrides.hydra) != len(overrides):
             raise ConfigError(
@@ -72,6 +73,7 @@ class GuardedLoader(ConfigLoaderImpl):
         if any(_is_foreign(source) for source in config.hydra.runtime.config_sources):
             typed = [str(word) for word in config.hydra.overrides.hydra]
             _check(config.hydra, _reference(config, config_name, typed))
+        refuse_unfolding(config)
         return config
 
     def _process_config_searchpath(

@@ -45,8 +45,8 @@ def task(config: DictConfig) -> float:
         ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
         RunError: failed; the reason is in the run's log and status
     """
-    from metvae_cli.build import plain
     from metvae_cli.commands.infer_run import infer, infer_side_by_side
+    from metvae_cli.plain_config import plain
 
     folder = output_folder()
     if config.get("methods"):
@@ -95,8 +95,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
 
 def _build(config: DictConfig) -> tuple["InferenceRun", dict[str, Any]]:
     """What a configuration describes, and the configuration as plain containers."""
-    from metvae_cli.build import plain
     from metvae_cli.build_inference import build_inference
+    from metvae_cli.plain_config import plain
 
     settings = plain(config)
     return build_inference(settings, named_plugins(), typed_values("target.path")), settings

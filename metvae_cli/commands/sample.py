@@ -29,10 +29,11 @@ def main(argv: list[str]) -> int:
 
 def task(config: DictConfig) -> None:
     """One job of Hydra's."""
-    from metvae_cli.build import load_run, plain
+    from metvae_cli.build import load_run
     from metvae_cli.commands.sample_choice import chosen
     from metvae_cli.commands.sample_request import Request
     from metvae_cli.commands.sample_run import sample
+    from metvae_cli.plain_config import plain
 
     folder = output_folder()
     refuse_directory("sample", folder)

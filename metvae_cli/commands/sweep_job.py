@@ -89,8 +89,8 @@ class SweepJob:
 
     @staticmethod
     def _assist(config: DictConfig) -> float:
-        from metvae_cli.build import plain
         from metvae_cli.commands.several_processes import assist
+        from metvae_cli.plain_config import plain
 
         assist(plain(config), named_plugins())
         return math.nan

@@ -63,8 +63,9 @@ def start_or_resume(
 
 def _assist(argv: Sequence[str]) -> int:
     """Do the share of a process that torchrun or Slurm started beside the first one, which says all there is to say."""
-    from metvae_cli.build import plain, stored_config
+    from metvae_cli.build import stored_config
     from metvae_cli.commands.several_processes import assist
+    from metvae_cli.plain_config import plain
 
     try:
         words = options_first(argv, "train")
@@ -92,7 +93,7 @@ def task(config: DictConfig) -> float:
         ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
         RunError: failed; the reason is in the run's log and status
     """
-    from metvae_cli.build import plain
+    from metvae_cli.plain_config import plain
 
     folder = output_folder()
     start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, resumes=False))
