@@ -30,6 +30,7 @@ from metvae_cli.training.settings import TrainerSettings
 from metvae_cli.training.state import Learner
 
 SPINE_KEYS = ("seed", "batch_size", "epoch_iterations", "methods", "plugins", "resume", "sweep")
+_MOST_ROWS = 100_000_000
 GROUPS = ("target", "initial", "sampler", "objective", "optimizer", "trainer")
 
 
@@ -62,6 +63,11 @@ class InferenceSpine:
         check_seed(self.seed)
         call(SweepKeys, self.sweep, "sweep")
         require_at_least(1, batch_size=self.batch_size, epoch_iterations=self.epoch_iterations)
+        if (rows := self.batch_size * self.epoch_iterations) > _MOST_ROWS:
+            raise ValueError(
+                f"batch_size={self.batch_size}, epoch_iterations={self.epoch_iterations}: an epoch of {rows} rows does "
+                f"not fit into memory; at most {_MOST_ROWS}"
+            )
 
 
 class InferenceRun(NamedTuple):

@@ -117,6 +117,8 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
         lines[1] = f"look       {here}/density.png, samples.png"
     if summary.get("chains/least_moved") == 0:
         lines.append("note       a chain never moved, so that R-hat is unknown: try a smaller sampler.step_size")
+    elif "chains/r_hat" in summary and config["evaluation"]["chains"] == 1:
+        lines.append("note       R-hat compares chains, and there is one: evaluation.chains=2 or more")
     elif not summary.get("chains/r_hat", 1.0) < _MIXED:
         lines.append(f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws) or not mixing")
     if "chains/r_hat" in summary and config["sampler"].get("acceptance") == "none":

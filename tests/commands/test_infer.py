@@ -89,6 +89,13 @@ def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "plain chain" in capsys.readouterr().err
 
 
+def test_a_single_chain_says_why_r_hat_is_unknown(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert infer(*WALK, "evaluation.chains=1") == 0
+    out = capsys.readouterr().out
+    assert "evaluation.chains=2 or more" in out
+    assert "R-hat is above" not in out
+
+
 def test_the_walk_of_the_textbook_is_an_experiment_and_repeatable(here: Path) -> None:
     assert infer("experiment=infer_walk", "hydra.run.dir=a") == 0
     assert infer(*WALK, "hydra.run.dir=b") == 0
@@ -252,6 +259,7 @@ WRONG: list[tuple[str, tuple[str, ...]]] = [
     ("initial.head=low_rank", ("initial.head=low_rank", "full")),
     ("batch_size=0", ("batch_size=0", "at least 1")),
     ("epoch_iterations=0", ("epoch_iterations=0", "at least 1")),
+    ("epoch_iterations=1000000000000000000000", ("epoch_iterations=1000000000000000000000", "at most 100000000")),
     ("seed=-1", ("seed=-1", "between 0 and")),
     ("evaluation.draws=3", ("evaluation.draws=3", "at least 10")),
     ("evaluation.chains=some", ("evaluation.chains=some", "an integer")),
