@@ -72,10 +72,19 @@ def _gap(records: list[Record]) -> str:
     return spread(found) if found else "-"
 
 
+def _posterior(records: list[Record]) -> str:
+    found = [one["posterior"] for one in records if one.get("posterior")]
+    if not found:
+        return "-"
+    start, end = ([one[key] for one in found] for key in ("kl_start", "kl_end"))
+    return spread(start) if start == end else f"{spread(start)}; {spread(end)}"
+
+
 COLUMNS: dict[str, Callable[[list[Record]], str]] = {
     "importance sampling": _estimate("importance"),
     "test bound": _summary("test/bound"),
     "likelihood - bound": _gap,
+    "KL to the posterior: encoder; chain's end": _posterior,
     "effective samples, Pareto k": _quality,
     "AIS - importance, same data": _agreement,
     "exact": _estimate("exact"),

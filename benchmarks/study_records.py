@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import statistics
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
         "data": found["data"]["sha256"][:16],
         "estimators": {name: _chosen(values, _OF_ESTIMATE) for name, values in found["estimators"].items()},
         "agreement": found["agreement"],
+        "posterior": posterior(found["diagnostics"]),
         "curve": curve(run / "metrics.csv"),
     }
 
@@ -128,6 +130,13 @@ def curve(metrics: Path) -> list[list[float]]:
     last = len(rows) - 1
     chosen = sorted({round((last + 1) ** (point / (_CURVE_POINTS - 1))) - 1 for point in range(_CURVE_POINTS)})
     return [[float(f"{value:.7g}") for value in rows[index]] for index in chosen]
+
+
+def posterior(diagnostics: dict[str, Any]) -> dict[str, Any]:
+    """Mean KL to the posterior, nats, of the encoder and of the chain's end, over the data with reference chains."""
+    found = diagnostics.get("sampler", {}).get("reference", {})
+    means = {key: statistics.fmean(found[key]) for key in ("kl_start", "kl_end") if key in found}
+    return _chosen(means | {"data": len(found["data"])}, (*means, "data")) if means else {}
 
 
 def uncommitted() -> list[str]:

@@ -158,6 +158,17 @@ def test_a_grid_shows_what_is_best_in_each_setting(home: Path) -> None:
     assert lines[-1].endswith("seeds of a cell: 1, 2.")
 
 
+def test_the_posteriors_of_encoder_and_chain_are_both_shown() -> None:
+    reference = {"data": [3, 9], "kl_start": [0.5, 1.5], "kl_end": [0.25, 0.25], "r_hat": [1.0, 1.0]}
+    found = study_records.posterior({"sampler": {"reference": reference}})
+    assert found == {"kl_start": 1.0, "kl_end": 0.25, "data": 2}
+    assert study_records.posterior({}) == study_records.posterior({"sampler": {"steps": {}}}) == {}
+    cell = results_page.COLUMNS["KL to the posterior: encoder; chain's end"]
+    other = record(Unit("", "VAE", 1), -2.0, posterior={"kl_start": 2.0, "kl_end": 0.5, "data": 2})
+    assert cell([record(Unit("", "VAE", 0), -2.0, posterior=found), other]) == "1.50 ± 0.71; 0.38 ± 0.18"
+    assert cell([record(Unit("", "VAE", 0), -2.0)]) == "-"
+
+
 def test_a_row_without_records_is_not_measured(home: Path) -> None:
     plain = Study(**{**GRID.__dict__, "grid": {}})
     unit = Unit("", "VAE", 0)
