@@ -83,8 +83,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str], data: Da
     model, sampler = build_model(config, plugins, dataset.event_shape, dataset)
     model.to(device).network_dtype = torch.bfloat16 if settings.precision == "bf16-mixed" else None
     sampler.to(device).checkpoints = settings.checkpoint_chain
-    wired = {"num_steps": sampler.num_steps}
-    objective = cast(Objective, construct(config["objective"], "objective", plugins, wired))
+    objective = build_objective(config, plugins, sampler)
     notes = validate(objective, sampler)
     if settings.score_warmup_epochs and not (isinstance(objective, WeightObjective) and draws_decisions(sampler)):
         notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
@@ -208,6 +207,12 @@ def build_sampler(config: Mapping[str, Any], plugins: Sequence[str]) -> Sampler:
     return call(assemble_sampler, shared, "sampler", together)
 
 
+def build_objective(config: Mapping[str, Any], plugins: Sequence[str], sampler: Sampler) -> Objective:
+    """The objective."""
+    wired = {"num_steps": sampler.num_steps}
+    return cast(Objective, construct(config["objective"], "objective", plugins, wired))
+
+
 def construct(node: Mapping[str, Any], where: str, plugins: Sequence[str], wired: Mapping[str, Any]) -> object:
     """The object that a node with a `_target_` describes."""
     if node.get("_target_") is None:
@@ -240,6 +245,7 @@ class LoadedRun(NamedTuple):
 
     model: VAE
     sampler: Sampler
+    objective: Objective
     dataset: Dataset
     config: dict[str, Any]
     device: torch.device
@@ -277,8 +283,9 @@ def load_run(
     except (RuntimeError, KeyError, TypeError):
         raise ConfigError(f"run={folder}: the checkpoint {checkpoint} does not fit the stored configuration") from None
     require_finite(torch.nn.ModuleDict({"model": model, "sampler": sampler}), f"run={folder} checkpoint={checkpoint}")
-    place = prepare_device(device, threads, "")
-    return LoadedRun(model.to(place).eval(), sampler.to(place).eval(), dataset.to(place), config, place, iteration)
+    objective, place = build_objective(config, plugins, sampler), prepare_device(device, threads, "")
+    model, sampler = model.to(place).eval(), sampler.to(place).eval()
+    return LoadedRun(model, sampler, objective, dataset.to(place), config, place, iteration)
 
 
 def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from metvae_cli.build import build_sampler, check_shape, construct, validate
+from metvae_cli.build import build_objective, build_sampler, check_shape, construct, validate
 from metvae_cli.data.base import require_at_least
 from metvae_cli.data.blank import blank_dataset
 from metvae_cli.errors import ConfigError
@@ -126,9 +126,7 @@ def build_inference(config: Mapping[str, Any], plugins: Sequence[str], typed: Se
         notes, learner = check_plain(config, sampler), None
         set_threads(settings.threads, 0)
     else:
-        objective = cast(
-            Objective, construct(config["objective"], "objective", plugins, {"num_steps": sampler.num_steps})
-        )
+        objective = build_objective(config, plugins, sampler)
         notes = validate(objective, sampler)
         check_mass(model)
         every = [*make_adaptations(sampler, target_accept), *(part.to(device) for part in objective.adaptations)]

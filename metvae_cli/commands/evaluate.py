@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
 def task(config: DictConfig) -> float | None:
     """One job of Hydra's; returns the first estimate's mean log-likelihood, which a sweeper may maximise."""
     from metvae_cli.build import load_run
+    from metvae_cli.commands.evaluate_likelihood import check_proposal
     from metvae_cli.commands.evaluate_request import read_request
     from metvae_cli.commands.evaluate_run import evaluate
     from metvae_cli.plain_config import plain
@@ -38,6 +39,7 @@ def task(config: DictConfig) -> float | None:
         settings = plain(config)
         request = read_request(settings)
         run = load_run(request.run, request.checkpoint, request.device, named_plugins(), request.general.threads)
+        check_proposal(run, request)
     except ConfigError:
         if not is_sweep():
             discard_run(folder)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, listed
 from metvae_cli.evaluation import sampler_diagnostics as diagnostics
-from metvae_cli.evaluation.importance import importance_sampling
+from metvae_cli.evaluation.importance import ProposalWeights, importance_sampling
 from metvae_cli.evaluation.latent_quality import Encoded, active_units, distance_to_prior, encode, linear_probe
 from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.posterior_pictures import posterior_densities
@@ -156,10 +156,10 @@ def _kl_by_importance(work: Workplace, index: Tensor, x: Tensor) -> Tensor:
     From below, as is log p(x), which is estimated with the encoder spread out: safer where it is too narrow.
     """
     model, settings = work.frozen, work.request.importance
-    wide = overdispersed(model.host.posterior, settings.widen)
+    wide = ProposalWeights(model, overdispersed(model.host.posterior, settings.widen), settings.chunk)
     data = [(index, x.cpu())]
     estimate = importance_sampling(
-        model, data, settings.num_samples, propose=wide, chunk=settings.chunk, between=lambda done: work.check()
+        model, data, settings.num_samples, weigh=wide, chunk=settings.chunk, between=lambda done: work.check()
     )
     with _noise(work, "kl"):
         elbo = diagnostics.elbo(model.placed, x, work.request.sampler.reference_draws, settings.chunk)

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metvae_cli.build import LoadedRun
+from metvae_cli.commands.evaluate_request import ProposalName, Request
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, with_error
+from metvae_cli.errors import ConfigError
 from metvae_cli.evaluation.annealed_likelihood import (
     AnnealedEstimate,
     Simulated,
@@ -18,9 +21,18 @@ from metvae_cli.evaluation.annealing import AnnealingSettings
 from metvae_cli.evaluation.estimate import Estimate, bits_per_dimension
 from metvae_cli.evaluation.exact import exact_likelihood, has_exact_likelihood
 from metvae_cli.evaluation.frozen import batches
-from metvae_cli.evaluation.importance import ImportanceEstimate, Proposal, importance_sampling, repeated
+from metvae_cli.evaluation.importance import (
+    ImportanceEstimate,
+    Proposal,
+    ProposalWeights,
+    Weigh,
+    importance_sampling,
+    repeated,
+)
+from metvae_cli.evaluation.path_weights import bookkeeping_of, chain_weights, flow_weights
 from metvae_cli.evaluation.proposals import overdispersed, retrain_encoder
 from metvae_cli.models.vae import VAE
+from metvae_cli.schema import key_name
 
 # Above it an importance estimate converges too slowly to be of use (Vehtari et al. 2024).
 _LARGEST_K = 0.7
@@ -30,7 +42,7 @@ _SHARE_TO_WARN = 0.05
 def importance(work: Workplace) -> Outcome:
     """Importance sampling from the encoder, spread out or trained anew."""
     settings, model = work.request.importance, work.frozen
-    propose, training = _proposal(work)
+    proposal, weigh, training = _weights(work)
     estimates = []
     with work.progress(
         f"importance sampling, S = {settings.num_samples}", settings.repeats * len(work.chosen)
@@ -42,10 +54,9 @@ def importance(work: Workplace) -> Outcome:
                     model,
                     batches(work.run.dataset, work.split, work.chosen),
                     settings.num_samples,
-                    propose=propose,
+                    weigh=weigh,
                     seed=work.request.general.seed,
                     repeat=repeat,
-                    chunk=settings.chunk,
                     between=lambda done, before=offset: report(before + done),
                 )
             )
@@ -55,7 +66,7 @@ def importance(work: Workplace) -> Outcome:
     results = {
         **_numbers(work, found),
         "num_samples": settings.num_samples,
-        "proposal": settings.proposal,
+        "proposal": proposal,
         **({"retraining_bounds": training} if training else {}),
         "effective_samples": effective.mean().item(),
         "smallest_effective_samples": effective.min().item(),
@@ -63,23 +74,43 @@ def importance(work: Workplace) -> Outcome:
         "largest_pareto_k": k.max().item(),
         "share_of_data_above_0.7": poor,
     }
-    name = f"log-likelihood, importance sampling (S = {settings.num_samples}, {settings.proposal})"
+    name = f"log-likelihood, importance sampling (S = {settings.num_samples}, {proposal})"
     rows = [
         (name, with_error(found.mean, found.standard_error, found.repeat_error)),
         ("  effective samples, Pareto k", f"{effective.mean():.0f}, {_shown(results['pareto_k'])}"),
     ]
     columns = {"importance": found.per_datum, "importance_effective_samples": effective, "importance_pareto_k": k}
-    return Outcome(results, rows, _columns(work.chosen, columns), warnings=_distrust(work, poor))
+    return Outcome(results, rows, _columns(work.chosen, columns), warnings=_distrust(proposal, poor))
 
 
-def _proposal(work: Workplace) -> tuple[Proposal | None, list[float]]:
-    """What z is drawn from, and the bounds of its training where it was trained anew."""
-    settings, model = work.request.importance, work.frozen
-    if settings.proposal == "encoder":
-        return None, []
+def check_proposal(run: LoadedRun, request: Request) -> None:
+    """Raise ConfigError where the run has nothing to draw from as asked."""
+    if request.importance.proposal == "chain" and "importance" in request.general.estimators:
+        try:
+            bookkeeping_of(run.sampler, run.objective)
+        except ValueError as error:
+            raise ConfigError(key_name("importance", str(error))) from None
+
+
+def _weights(work: Workplace) -> tuple[ProposalName, Weigh, list[float]]:
+    """The proposal, log-weights of its draws, and the bounds of its training where it was trained anew."""
+    settings, model, run = work.request.importance, work.frozen, work.run
+    if settings.proposal == "chain":
+        return "chain", chain_weights(model, run.sampler, run.objective), []
+    if settings.proposal == "auto" and (of_flow := flow_weights(model, run.sampler, run.objective)):
+        return "chain", of_flow, []
+    if settings.proposal == "retrained":
+        encoder, bounds = _retrained(work)
+        return "retrained", ProposalWeights(model, encoder, settings.chunk), bounds
     if settings.proposal == "overdispersed":
-        return overdispersed(model.host.posterior, settings.widen), []
-    run = work.run
+        wide = overdispersed(model.host.posterior, settings.widen)
+        return "overdispersed", ProposalWeights(model, wide, settings.chunk), []
+    return "encoder", ProposalWeights(model, model.host.posterior, settings.chunk), []
+
+
+def _retrained(work: Workplace) -> tuple[Proposal, list[float]]:
+    """An encoder trained anew, and the bounds of its training."""
+    settings, run = work.request.importance, work.run
     with work.progress("training an encoder on the frozen decoder", settings.retrain_epochs) as report:
         encoder, bounds = retrain_encoder(
             run.model,
@@ -89,13 +120,13 @@ def _proposal(work: Workplace) -> tuple[Proposal | None, list[float]]:
             seed=work.request.general.seed,
             between=report,
         )
-    return encoder.to("cpu", model.dtype).eval().requires_grad_(False), list(bounds)
+    return encoder.to("cpu", work.frozen.dtype).eval().requires_grad_(False), list(bounds)
 
 
-def _distrust(work: Workplace, poor: float) -> list[str]:
+def _distrust(proposal: ProposalName, poor: float) -> list[str]:
     if not poor > _SHARE_TO_WARN:
         return []
-    other = "overdispersed or retrained" if work.request.importance.proposal == "encoder" else "retrained"
+    other = "overdispersed or retrained" if proposal == "encoder" else "retrained"
     return [
         f"importance sampling: the weights of {100 * poor:.0f} % of the data have Pareto k above {_LARGEST_K}: their "
         f"log-likelihood is too low, by an unknown amount; try importance.proposal={other}, or believe ais"
@@ -168,7 +199,13 @@ def _importance_on(work: Workplace, simulated: Simulated) -> Estimate:
     data = [(torch.arange(len(simulated.x)), simulated.x)]
     settings, seed = work.request.importance, work.request.general.seed
     found = importance_sampling(
-        work.frozen, data, settings.num_samples, seed=seed, chunk=settings.chunk, between=lambda done: work.check()
+        work.frozen,
+        data,
+        settings.num_samples,
+        weigh=flow_weights(work.frozen, work.run.sampler, work.run.objective),
+        seed=seed,
+        chunk=settings.chunk,
+        between=lambda done: work.check(),
     )
     return repeated([found])
 

@@ -11,7 +11,7 @@ from metvae_cli.schema import call
 from metvae_cli.training.device import DeviceName
 
 SplitName = Literal["test", "valid", "train"]
-ProposalName = Literal["encoder", "overdispersed", "retrained"]
+ProposalName = Literal["auto", "encoder", "overdispersed", "retrained", "chain"]
 EstimatorName = Literal["importance", "ais", "bdmc", "exact"]
 DiagnosticName = Literal["sampler", "latent"]
 
@@ -34,7 +34,7 @@ class Importance:
 
     Args:
         num_samples: S
-        proposal: what z is drawn from
+        proposal: what z is drawn from; `auto` is the chain where that is a plain flow, and else the encoder
         widen: of an overdispersed encoder
         retrain_epochs, retrain_lr: of a retrained encoder
         repeats: with other random numbers
@@ -47,7 +47,7 @@ class Importance:
     def __init__(
         self,
         num_samples: int = 5000,
-        proposal: ProposalName = "encoder",
+        proposal: ProposalName = "auto",
         widen: float = 1.2,
         retrain_epochs: int = 10,
         retrain_lr: float = 1e-3,

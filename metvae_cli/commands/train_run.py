@@ -15,20 +15,18 @@ from metvae_cli.commands.run_board import TRAINED, introduce
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_embedding import embed
+from metvae_cli.commands.train_likelihood import log_likelihood_of_test_data, of_true_process, per_value, test_index
 from metvae_cli.commands.train_summary import print_summary
-from metvae_cli.data.base import Dataset, Split, spread_over
+from metvae_cli.data.base import Dataset, spread_over
 from metvae_cli.errors import ConfigError, RunError
 from metvae_cli.evaluation import pictures
-from metvae_cli.evaluation.estimate import bits_per_dimension
-from metvae_cli.evaluation.frozen import batches, freeze
 from metvae_cli.evaluation.grids import is_image
-from metvae_cli.evaluation.importance import ImportanceEstimate, importance_sampling
+from metvae_cli.evaluation.importance import ImportanceEstimate
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
 from metvae_cli.training.checkpoint import refuse_gone_on, require_finite
-from metvae_cli.training.exchange import Exchange
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.profiling import profiled
 from metvae_cli.training.ranks import is_passed_on
@@ -37,9 +35,7 @@ from metvae_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-_TEST_SEED = 7_654_321
 _PICTURED = 8
-_ROUND = 20  # test data of each of several processes between two looks at whether to stop
 
 
 def train(
@@ -119,9 +115,9 @@ def fit_and_test(experiment: Experiment, trainer: Trainer) -> tuple[str, Importa
 def test(experiment: Experiment, trainer: Trainer) -> tuple[ImportanceEstimate, float]:
     """Measure on the test data what the best validation left: log-likelihood, bound."""
     trainer.load_weights("best.pt")
-    estimate = test_log_likelihood(experiment, trainer.exchange)
+    estimate = log_likelihood_of_test_data(experiment, trainer.exchange)
     held_out = experiment.learner.dataset.test
-    index = _test_index(held_out, experiment.settings.test_data)
+    index = test_index(held_out, experiment.settings.test_data)
     return estimate, trainer.evaluate(held_out, index)["bound"]
 
 
@@ -234,8 +230,8 @@ def _summary(
         "test/data": len(test.per_datum),
         "test/samples": experiment.settings.test_samples,
         "test/effective_samples": test.effective_samples.mean().item(),
-        **_bits_per_dimension(experiment, test),
-        **_exact(experiment),
+        **per_value(experiment, test),
+        **of_true_process(experiment),
         "epochs": state.epoch + state.batch / trainer.num_batches,
         "best_epoch": state.best_epoch,
         "iterations": state.iteration,
@@ -243,53 +239,6 @@ def _summary(
         "seconds": state.seconds,
         "decoder_evaluations": state.evaluations,
         "parameters": sum(parameter.numel() for parameter in trainer.parameters),
-    }
-
-
-def test_log_likelihood(experiment: Experiment, exchange: Exchange) -> ImportanceEstimate:
-    """Importance-sampled log-likelihood of the test data: what `metvae evaluate` gives for as many samples."""
-    learner, settings, processes = experiment.learner, experiment.settings, experiment.processes
-    test, model = learner.dataset.test, freeze(learner.model, experiment.device)
-    index = _test_index(test, settings.test_data)
-
-    def estimate(data: Tensor, between: Callable[[int], None]) -> ImportanceEstimate:
-        return importance_sampling(model, batches(learner.dataset, test, data), settings.test_samples, between=between)
-
-    if processes.size == 1:
-        return estimate(index, lambda done: exchange.check())
-    # The random numbers of a datum are its own: it does not matter which process has it.
-    placed = torch.zeros(len(ImportanceEstimate._fields), len(index), dtype=torch.float64)
-    for rows in torch.arange(len(index)).split(_ROUND * processes.size):
-        exchange.agree()
-        own = rows[processes.rank :: processes.size]
-        if len(own):
-            placed[:, own] = torch.stack([values.double() for values in estimate(index[own], lambda done: None)])
-    return ImportanceEstimate(*processes.sum([placed])[0])
-
-
-def _test_index(test: Split, limit: int | None) -> Tensor:
-    if limit is None or limit >= len(test):
-        return torch.arange(len(test))
-    return torch.randperm(len(test), generator=torch.Generator().manual_seed(_TEST_SEED))[:limit]
-
-
-def _bits_per_dimension(experiment: Experiment, test: ImportanceEstimate) -> dict[str, float]:
-    """The test number per value of a datum, for discrete values and for dequantized grey levels."""
-    dataset = experiment.learner.dataset
-    if not (dataset.dequantize or experiment.learner.model.likelihood.is_discrete):
-        return {}
-    size = math.prod(dataset.event_shape)
-    return {"test/bits_per_dimension": bits_per_dimension(test.mean, size, dequantized=dataset.dequantize)}
-
-
-def _exact(experiment: Experiment) -> dict[str, float]:
-    """The test log-likelihood under the process that made the data, where it is known."""
-    dataset = experiment.learner.dataset
-    if dataset.exact_log_likelihood is None:
-        return {}
-    index = _test_index(dataset.test, experiment.settings.test_data)
-    return {
-        "test/nll_of_true_process": -dataset.exact_log_likelihood(dataset.held_out(dataset.test, index)).mean().item()
     }
 
 

@@ -2,13 +2,14 @@
 
     log p(x) >= E[ log (1/S) sum_s p(x, z_s) / q(z_s | x) ],        z_s ~ q(z | x)
 
-The estimate per datum is biased low by about Var(w) / (2 S p(x)^2): it bounds log p(x) from below in expectation for
-every S and approaches it as S grows, quickly only if the weights have a variance. The Pareto shape of their largest
-ones tells whether they do.
+A chain may stand in the place of the encoder; its paths then have weights with the same expectation
+(`path_weights.py`). The estimate per datum is biased low by about Var(w) / (2 S p(x)^2): it bounds log p(x) from below
+in expectation for every S and approaches it as S grows, quickly only if the weights have a variance. The Pareto shape
+of their largest ones tells whether they do.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 from metvae_cli.evaluation.convergence import pareto_k
 from metvae_cli.evaluation.estimate import Estimate, standard_error
 from metvae_cli.evaluation.frozen import FrozenModel
-from metvae_cli.evaluation.streams import stream
+from metvae_cli.evaluation.streams import Name, stream
 from metvae_cli.objectives.base import Posterior
 
 Proposal = Callable[[Tensor], Posterior]
+
+# Log-weights (S, B) of S draws for data (B, *event), each datum with the random stream of its name.
+Weigh = Callable[[Tensor, Sequence[Name], int], Tensor]
 
 # Draws of a datum at a time. Fixed: the stream of a datum must not depend on how many are decoded together.
 _BLOCK = 1000
@@ -55,7 +59,7 @@ def importance_sampling(
     data: Iterable[tuple[Tensor, Tensor]],
     num_samples: int,
     *,
-    propose: Proposal | None = None,
+    weigh: Weigh | None = None,
     seed: int = 0,
     repeat: int = 0,
     chunk: int = 2048,
@@ -66,21 +70,25 @@ def importance_sampling(
     Memory does not grow with S but for the weights themselves, 8 bytes each, of the data in work.
 
     Args:
-        model: gives log p(x, z), and q(z | x) unless another proposal is given
+        model: gives log p(x, z) and q(z | x)
         data: numbers (B,) and values (B, *event), asked for one batch at a time
         num_samples: S
-        propose: x (1, *event) on the CPU -> what z is drawn from; None is the encoder
+        weigh: log-weights of draws; None draws z from the encoder
         seed, repeat: name the random streams, with the number of each datum
-        chunk: latent vectors decoded at a time; changes memory and speed only
+        chunk: latent vectors decoded at a time by the encoder's draws; changes memory and speed only
         between: called with the number of data done, for progress and for stopping early
     """
-    propose = model.host.posterior if propose is None else propose
+    weigh = ProposalWeights(model, model.host.posterior, chunk) if weigh is None else weigh
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     together, done = max(1, chunk // num_samples), 0
     for index, x in data:
         for numbers, rows in zip(index.split(together), x.to(model.dtype).split(together), strict=True):
-            streams = [("importance", seed, repeat, datum) for datum in numbers.tolist()]
-            log_weights = _log_weights(model, rows, propose, num_samples, streams, chunk, lambda at=done: between(at))
+            found = []
+            for block, start in enumerate(range(0, num_samples, _BLOCK)):
+                between(done)
+                names = [("importance", seed, repeat, datum, block) for datum in numbers.tolist()]
+                found.append(weigh(rows, names, min(_BLOCK, num_samples - start)).double())
+            log_weights = torch.cat(found)
             log_sum = log_weights.logsumexp(0)
             effective = (2 * log_sum - (2 * log_weights).logsumexp(0)).exp()
             parts.append((log_sum - math.log(num_samples), effective, pareto_k(log_weights)))
@@ -89,29 +97,30 @@ def importance_sampling(
     return ImportanceEstimate(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _log_weights(
-    model: FrozenModel,
-    x: Tensor,
-    propose: Proposal,
-    num_samples: int,
-    streams: list[tuple[str, int, int, int]],
-    chunk: int,
-    check: Callable[[], None],
-) -> Tensor:
-    """log p(x, z_s) - log q(z_s | x), (S, B), on the CPU in double precision."""
-    posteriors = [propose(datum) for datum in x.split(1)]  # one by one: each is then the same in every company
-    joint, found = model.placed.joint(x.to(model.device)), []
-    for block, start in enumerate(range(0, num_samples, _BLOCK)):
-        check()
-        count, drawn = min(_BLOCK, num_samples - start), []
-        for posterior, name in zip(posteriors, streams, strict=True):
-            with stream(*name, block, dtype=model.dtype):
+class ProposalWeights:
+    """log p(x, z_s) - log q(z_s | x) of draws z_s of a distribution q.
+
+    Args:
+        model: gives log p(x, z)
+        propose: x (1, *event) on the CPU -> q
+        chunk: latent vectors decoded at a time
+    """
+
+    def __init__(self, model: FrozenModel, propose: Proposal, chunk: int = 2048) -> None:
+        self._model, self._propose, self._chunk = model, propose, chunk
+
+    def __call__(self, x: Tensor, names: Sequence[Name], count: int) -> Tensor:
+        """(count, B) for data x (B, *event) on the CPU, with a random stream for each."""
+        model, drawn = self._model, []
+        for datum, name in zip(x.split(1), names, strict=True):  # one by one: each is then the same in every company
+            posterior = self._propose(datum)
+            with stream(*name, dtype=model.dtype):
                 z = posterior.rsample((count,))
             drawn.append((z, posterior.log_prob(z)))
         z, log_proposal = (torch.cat(column, 1) for column in zip(*drawn, strict=True))
-        parts = [joint(part.to(model.device)).cpu() for part in z.split(max(1, chunk // len(x)))]
-        found.append((torch.cat(parts) - log_proposal).double())
-    return torch.cat(found)
+        joint = model.placed.joint(x.to(model.device))
+        parts = [joint(part.to(model.device)).cpu() for part in z.split(max(1, self._chunk // len(x)))]
+        return torch.cat(parts) - log_proposal
 
 
 def repeated(estimates: list[ImportanceEstimate]) -> Estimate:

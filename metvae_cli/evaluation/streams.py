@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+Name = tuple[int | str, ...]
+
 
 def stream_seed(*name: int | str) -> int:
     """A seed for the stream of this name; different names give unrelated streams."""

@@ -87,6 +87,7 @@ class Proposal(nn.Module, ABC):
     can_retrace: `propose` takes the noise of the way back and then leads back, so that a step can be undone
     fixes_noise: its increments hold for each value of some noise, so that decisions cannot be summed out
     draws_choice: it draws something discrete with a learned probability, and reports `Proposed.log_choice`
+    is_deterministic: the move is a function of the position alone
     """
 
     needs_score: bool = False
@@ -96,6 +97,7 @@ class Proposal(nn.Module, ABC):
     can_retrace: bool = False
     fixes_noise: bool = False
     draws_choice: bool = False
+    is_deterministic: bool = False
 
     def refresh(self, point: Point) -> Refreshed:
         """What happens before the move and is not up for decision; by default nothing."""

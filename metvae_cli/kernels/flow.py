@@ -99,6 +99,7 @@ class Flow(Proposal):
         self.is_reversible = not isinstance(coin, Forwards)
         self.can_retrace = self.is_reversible and not self.draws_noise
         self.draws_choice = coin is not None and coin.learned
+        self.is_deterministic = isinstance(coin, Forwards) and not self.draws_noise
 
     def refresh(self, point: Point) -> Refreshed:
         """Give a lifted chain its first direction. Fair coins before and after: the weight does not change."""

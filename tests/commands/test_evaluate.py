@@ -36,12 +36,15 @@ SMALL = (
 )
 
 
+TESTED = ("trainer.max_epochs=1", "trainer.test_data=null", "trainer.test_samples=20")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert train("hydra.run.dir=outputs/train/R", "trainer.test_data=null", "trainer.test_samples=20") == 0
+        assert train("hydra.run.dir=outputs/train/R", *TESTED) == 0
         yield folder / "outputs/train/R"
 
 
@@ -139,12 +142,27 @@ def _column(path: Path, name: str) -> dict[int, float]:
         return {int(row["datum"]): float(row[name]) for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("proposal", ["overdispersed", "retrained"])
+@pytest.mark.parametrize("proposal", ["encoder", "overdispersed", "retrained", "chain"])
 def test_other_proposals(run: Path, here: Path, proposal: str) -> None:
     words = ("estimators=[importance]", "diagnostics=[]", "importance.retrain_epochs=1", "data=20")
     results = evaluate(run, "E", *words, f"importance.proposal={proposal}")
     assert results["estimators"]["importance"]["proposal"] == proposal
     assert ("retraining_bounds" in results["estimators"]["importance"]) is (proposal == "retrained")
+
+
+def test_a_plain_flow_is_its_own_proposal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unasked, and at the end of training too; a VAE has no chain to draw from."""
+    words = ("estimators=[importance]", "diagnostics=[]", "importance.repeats=1", "data=null")
+    assert metvae("train", "experiment=digits_flow_vae", "hydra.run.dir=F", *TESTED) == 0
+    results = evaluate(Path("F"), "E", *words)["estimators"]["importance"]
+    assert results["proposal"] == "chain"
+    assert results["nats"] == pytest.approx(-json.loads(Path("F/summary.json").read_text())["test/nll"], abs=1e-12)
+    assert evaluate(Path("F"), "E2", *words, "importance.proposal=encoder")["estimators"]["importance"] != results
+    assert metvae("train", "experiment=digits_vae", "hydra.run.dir=V", *TESTED) == 0
+    assert evaluate(Path("V"), "E3", *words)["estimators"]["importance"]["proposal"] == "encoder"
+    capsys.readouterr()
+    assert metvae("evaluate", "run=V", *SMALL, "hydra.run.dir=E4", "importance.proposal=chain") == 2
+    assert "importance.proposal=chain: this run has no chain" in capsys.readouterr().err
 
 
 def test_other_splits_and_checkpoints(run: Path, here: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.evaluation.estimate import Estimate, bits_per_dimension
-from metvae_cli.evaluation.importance import importance_sampling, repeated
+from metvae_cli.evaluation.importance import ProposalWeights, importance_sampling, repeated
 from metvae_cli.evaluation.proposals import overdispersed
 from tests.evaluation.linear_gaussian_data import data, frozen, numbered
 from tests.objectives.linear_gaussian import LinearGaussian
@@ -76,7 +76,8 @@ def test_too_narrow_a_proposal_is_flagged_and_spread_out_it_is_not() -> None:
     """A Gaussian posterior covered with half its scale: weights without a variance, of Pareto shape near 3/4."""
     model, x = LinearGaussian(widen=0.5), data(20)
     narrow = importance_sampling(frozen(model), numbered(x), 5000)
-    wide = importance_sampling(frozen(model), numbered(x), 5000, propose=overdispersed(model.posterior, 2.4))
+    spread = ProposalWeights(frozen(model), overdispersed(model.posterior, 2.4))
+    wide = importance_sampling(frozen(model), numbered(x), 5000, weigh=spread)
     assert (narrow.pareto_k > 0.5).float().mean() > 0.9
     assert (wide.pareto_k < 0.5).all()
     assert (wide.per_datum - model.log_evidence(x)).abs().max() < 0.1

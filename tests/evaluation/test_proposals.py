@@ -6,7 +6,7 @@ from torch import nn
 from metvae_cli.data.base import Dataset, Split
 from metvae_cli.evaluation.exact import exact_likelihood
 from metvae_cli.evaluation.frozen import freeze
-from metvae_cli.evaluation.importance import importance_sampling
+from metvae_cli.evaluation.importance import ProposalWeights, importance_sampling
 from metvae_cli.evaluation.proposals import retrain_encoder
 from metvae_cli.models.decoders import MLPDecoder
 from metvae_cli.models.encoders import MLPEncoder
@@ -45,7 +45,7 @@ def test_an_encoder_that_is_no_proposal_becomes_one() -> None:
     x = data.test.values.double()
     exact = exact_likelihood(vae.double(), numbered(x))
     old = importance_sampling(frozen, numbered(x), 200)
-    new = importance_sampling(frozen, numbered(x), 200, propose=encoder.double())
+    new = importance_sampling(frozen, numbered(x), 200, weigh=ProposalWeights(frozen, encoder.double()))
     assert old.mean < exact.per_datum.mean() - 0.3
     assert abs(new.mean - exact.per_datum.mean()) < 0.02
     assert new.effective_samples.mean() > 5 * old.effective_samples.mean()

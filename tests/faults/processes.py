@@ -18,7 +18,7 @@ import pytest
 from metvae_cli import cli
 from tests.runs import environment
 
-_IMPORTED = ("train_run", "evaluate_run", "sample_run", "infer_run", "sweep")
+_IMPORTED = ("train_run", "train_likelihood", "evaluate_run", "sample_run", "infer_run", "sweep")
 LONGEST = 120.0  # seconds in which anything awaited has come, on a machine that does much else
 
 

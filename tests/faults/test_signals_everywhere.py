@@ -26,7 +26,7 @@ STAGES = {
     "validation": f"{TRAINER}.evaluate",
     "saving": "os.fsync",
     "pictures": "metvae_cli.tracking.tracker.RunTracker.pictures",
-    "test": "metvae_cli.commands.train_run.importance_sampling",
+    "test": "metvae_cli.commands.train_likelihood.importance_sampling",
 }
 ALL = (SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
 QUICK = [("training", SIGUSR1), ("validation", SIGTERM)]
