@@ -61,7 +61,8 @@ class PathWeights:
     """
 
     def __init__(self, model: FrozenModel, sampler: Sampler, bookkeeping: Bookkeeping) -> None:
-        self._model, self._sampler, self._bookkeeping = model, sampler, bookkeeping
+        self._model, self._sampler = model, sampler
+        self._bookkeeping: Bookkeeping = bookkeeping
 
     def __call__(self, x: Tensor, names: Sequence[Name], count: int) -> Tensor:
         """(count, B) for data x (B, *event) on the CPU, with a random stream for each."""
