@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.figure_plan import load_figures
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
 from benchmarks.study_records import RECORDS, Record, records_of, unit_of
@@ -16,6 +17,10 @@ This page is written by `python -m benchmarks.study page` from the small files i
 `python -m benchmarks.study NAME` makes: it trains and evaluates what is missing. ± is the standard deviation over
 seeds; where there is a second one it is the standard error over the test data, which all rows share. Log-likelihoods
 are in nats per datum. Milliseconds are those of training with its validations, on the machine that is named.
+"""
+FIGURES_HEAD = """## Figures
+
+Made by the commands under each; `python -m benchmarks.figures NAME` runs them and keeps their pictures.
 """
 
 
@@ -42,6 +47,19 @@ def _agreement(records: list[Record]) -> str:
         return "-"
     nats, errors = ([one[key] for one in found] for key in ("nats", "standard_error_over_data"))
     return f"{statistics.fmean(nats):+.3f} ± {statistics.fmean(errors):.3f}"
+
+
+def _ais_of_all(records: list[Record]) -> str:
+    """AIS of all test data: importance sampling of all, and what AIS adds to it on the data that have both.
+
+    Both errors are of means over data; what one datum contributes to both is neglected.
+    """
+    found = [(one["estimators"].get("importance"), one["agreement"].get("ais - importance")) for one in records]
+    if not all(own and both and both["data"] < own["data"] for own, both in found):
+        return "-"
+    key = "standard_error_over_data"
+    error = statistics.fmean(math.hypot(own[key], both[key]) for own, both in found)
+    return f"{spread([own['nats'] + both['nats'] for own, both in found])} ± {error:.2f}"
 
 
 def _summary(key: str, digits: int = 2) -> Callable[[list[Record]], str]:
@@ -87,6 +105,7 @@ COLUMNS: dict[str, Callable[[list[Record]], str]] = {
     "KL to the posterior: encoder; chain's end": _posterior,
     "effective samples, Pareto k": _quality,
     "AIS - importance, same data": _agreement,
+    "AIS, all data by difference": _ais_of_all,
     "exact": _estimate("exact"),
     "ms per iteration": _per_iteration,
     "seconds": _summary("seconds", 0),
@@ -159,7 +178,9 @@ def section(study: Study) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *(section(load_study(name)) for name in names())])
+    studies = [section(load_study(name)) for name in names()]
+    figures = [figure.section(RECORDS) for figure in load_figures()]
+    return "\n".join([HEAD, *studies, FIGURES_HEAD, *figures]).rstrip() + "\n"
 
 
 def write_page() -> None:
