@@ -12,9 +12,9 @@ def weights_are_unbiased(bookkeeping: str, functional: str, sampler: Sampler) ->
     """Whether E[w] is p(x) and not below it.
 
     Below it are weights of Metropolis decisions under a reverse distribution that gives mass to rejections that cannot
-    happen, and the means of log w over enumerated histories.
+    happen, and the means of log w over all histories.
     """
-    if sampler.decisions == "enumerated" and functional == "mean":
+    if sampler.decisions != "sampled" and functional == "mean":
         return False
     rules = [kernel.acceptance for kernel in sampler.steps if isinstance(kernel, MetropolisHastings)]
     return not (bookkeeping == "path" and Acceptance.METROPOLIS in rules and not sampler.reverse.is_exact)
@@ -29,10 +29,10 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
         )
     if bookkeeping != "path":
         refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")
-    if sampler.checkpoints and sampler.decisions == "enumerated":
+    if sampler.checkpoints and sampler.decisions != "sampled":
         raise ValueError(
-            "trainer.checkpoint_chain=true: half of all enumerated histories are of the last step, which would be "
-            "there whole in any case; set it to false, or sampler.decisions=sampled"
+            f"trainer.checkpoint_chain=true: is for sampled decisions, not for decisions={sampler.decisions}; set it "
+            "to false, or sampler.decisions=sampled"
         )
     if bookkeeping == "path" and not sampler.is_adjusted:
         raise ValueError(
@@ -44,6 +44,11 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
         raise ValueError(
             "bookkeeping=reversal: accepting or rejecting these moves leaves no target invariant, so that decisions "
             "cannot be summed out; set sampler.acceptance=none, or objective=metvae"
+        )
+    if bookkeeping == "reversal" and sampler.decisions == "stopped":
+        raise ValueError(
+            "bookkeeping=reversal: a chain that stops where it is rejected leaves no target invariant, so that "
+            "decisions cannot be summed out; set sampler.decisions=sampled, or objective=metvae"
         )
     fixed = any(kernel.proposal.fixes_noise for kernel in sampler.steps)
     if bookkeeping == "reversal" and sampler.is_adjusted and fixed:
@@ -74,10 +79,10 @@ def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = T
             f"{chosen}: decisions are not looked back on, so sampler.reverse={name} would not be used; "
             "set sampler.reverse=uniform, or objective=metvae"
         )
-    if of_decisions and sampler.decisions == "enumerated":
+    if of_decisions and sampler.decisions != "sampled":
         raise ValueError(
-            f"{chosen}: no gradient passes through decisions, so sampler.decisions=enumerated would not be used; "
-            "set sampler.decisions=sampled, or objective=metvae"
+            f"{chosen}: no gradient passes through decisions, so sampler.decisions={sampler.decisions} would not be "
+            "used; set sampler.decisions=sampled, or objective=metvae"
         )
 
 

@@ -28,7 +28,7 @@ from metvae_cli.objectives.baseline import RunningBaseline, credits_of_steps, ru
 from metvae_cli.objectives.score_function import Baseline, score_term
 from metvae_cli.objectives.soundness import notes, refuse, require_chains_for_scale
 from metvae_cli.samplers.chain import Sampler
-from metvae_cli.samplers.enumeration import enumerate_decisions
+from metvae_cli.samplers.enumeration import histories_of
 from metvae_cli.samplers.trajectory import Trajectory
 from metvae_cli.scores import LogDensity
 
@@ -128,7 +128,7 @@ class WeightObjective:
         if sampler.decisions == "sampled":
             trajectory = sampler(start, path, create_graph=create_graph)
             return log_weights(trajectory, self.bookkeeping, sampler, path, joint)
-        histories = enumerate_decisions(sampler, start, path, create_graph=create_graph)
+        histories = histories_of(sampler, start, path, create_graph=create_graph)
         weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
         mean = self.functional_name == "mean"
         collapsed = histories.expectation(weights) if mean else histories.log_expectation(weights)
@@ -172,10 +172,10 @@ class WeightObjective:
                 f"baseline=running: credits single chains, and functional={self.functional_name} mixes those of a "
                 "datum; set objective.baseline=leave_one_out"
             )
-        if sampler.decisions == "enumerated" and self.functional_name == "renyi":
+        if sampler.decisions != "sampled" and self.functional_name == "renyi":
             raise ValueError(
-                "functional=renyi: is not defined over enumerated decisions; set sampler.decisions=sampled, or "
-                "objective.functional=mean or log_mean_exp"
+                "functional=renyi: is not defined over decisions that are summed out; set sampler.decisions=sampled, "
+                "or objective.functional=mean or log_mean_exp"
             )
 
     def _log_initial(self, model: Model, posterior: Posterior, x: Tensor) -> LogDensity:
@@ -251,7 +251,7 @@ def log_weights(
 
 def draws_decisions(sampler: Sampler) -> bool:
     """Whether something is drawn without a gradient, so that the score-function term is needed."""
-    if sampler.decisions == "enumerated":
+    if sampler.decisions != "sampled":
         return False
     return sampler.is_adjusted or any(kernel.proposal.draws_choice for kernel in sampler.steps)
 

@@ -84,7 +84,8 @@ def assemble_sampler(
             for 2^K - 1 moves more per chain
         reverse_hidden: widths of the learned one
         reverse_detach: no gradient from the learned one to z_K and the encoding; a biased gradient, still a bound
-        decisions: sampled, or enumerated: all 2^K histories of each chain, for 2^K - 1 moves in place of K
+        decisions: sampled; enumerated: all 2^K histories of each chain, for 2^K - 1 moves in place of K; or stopped:
+            a chain stops where it is first rejected, and all K + 1 stops are summed over, for K moves
         skip_threshold: unadjusted moves whose Metropolis ratio, or its inverse, is not above it are not made; None
             makes every move
         cloned_decoder: the chain moves on a copy of the decoder that is learned apart; the decoder weighs z_K alone
@@ -206,10 +207,13 @@ def _check_together(
             f"num_steps={num_steps}: enumerated decisions make 2^K - 1 moves per chain, so that K may be at most "
             f"{MOST_DOUBLINGS}; set decisions=sampled"
         )
-    if sampler.decisions == "enumerated" and acceptance == "none":
-        raise ValueError("decisions=enumerated: unadjusted steps take none; set acceptance=barker or decisions=sampled")
-    if sampler.decisions == "enumerated" and any(proposal.draws_choice for proposal in proposals):
-        raise ValueError("decisions=enumerated: a learned coin would still be drawn; set learn_coin=false")
+    chosen = f"decisions={sampler.decisions}"
+    if sampler.decisions != "sampled" and acceptance == "none":
+        raise ValueError(f"{chosen}: unadjusted steps take none; set acceptance=barker or decisions=sampled")
+    if sampler.decisions != "sampled" and any(proposal.draws_choice for proposal in proposals):
+        raise ValueError(f"{chosen}: a learned coin would still be drawn; set learn_coin=false")
+    if sampler.decisions == "stopped" and reverse != "uniform":
+        raise ValueError(f"reverse={reverse}: is not there for decisions=stopped; set reverse=uniform")
     if skip_threshold is not None and acceptance != "none":
         raise ValueError(
             f"skip_threshold={skip_threshold}: is for unadjusted steps; set skip_threshold=null or acceptance=none"

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from metvae_cli.densities import AnnealedPath, Beta, Frame, Point
 from metvae_cli.kernels.base import Kernel, StepInfo
 from metvae_cli.samplers.recomputation import Recomputation
-from metvae_cli.samplers.reverse import Reverse, Uniform
+from metvae_cli.samplers.reverse import Reverse, Uniform, UniformStops
 from metvae_cli.samplers.schedule import Schedule
 from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
 
 Precondition = Literal["none", "encoder", "adapted"]
-Decisions = Literal["sampled", "enumerated"]
+Decisions = Literal["sampled", "enumerated", "stopped"]
 
 
 class Sampler(nn.Module):
@@ -28,7 +28,7 @@ class Sampler(nn.Module):
         precondition: coordinates of the moves: those of z, the encoder's (z - mean) / scale, or z / an adapted scale
         latent_dim: D, for the adapted scale
         reverse: r of the path bookkeeping; None is uniform
-        decisions: one history of decisions per chain, drawn, or all of them (`enumeration.py`)
+        decisions: one history per chain, drawn, or all there are, of chains that go on or that stop (`enumeration.py`)
         clones: the target of the moves is a copy of the decoder that is learned apart; see `VAE.clone`
         tracks_spread: trajectories say how far the scores of a batch lie apart
 
@@ -55,7 +55,8 @@ class Sampler(nn.Module):
         self.clones = clones
         self.tracks_spread = tracks_spread
         self.checkpoints = False
-        self.reverse: Reverse = Uniform() if reverse is None else reverse
+        uniform = UniformStops if decisions == "stopped" else Uniform
+        self.reverse: Reverse = uniform() if reverse is None else reverse
         self.precondition: Precondition = precondition
         self.register_buffer("scale", torch.ones(latent_dim))
         if schedule.num_steps != len(kernels):
@@ -93,14 +94,15 @@ class Sampler(nn.Module):
     def evaluations(self) -> int:
         """Evaluations of the decoder per chain: one at z_0, and those of each proposal.
 
-        Enumerated decisions double the chains with each step; the exact reverse distribution looks back from each end;
-        a copied decoder leaves the weighing of each end to the decoder itself.
+        Enumerated decisions double the chains with each step, stops add one end with each; the exact reverse
+        distribution looks back from each end; a copied decoder leaves the weighing of each end to the decoder itself.
         """
         each = [kernel.proposal.evaluations for kernel in self.steps]
         enumerated = self.decisions == "enumerated"
         forwards = sum(cost * (2**k if enumerated else 1) for k, cost in enumerate(each))
         back = sum(cost * 2**k for k, cost in enumerate(reversed(each))) if self.reverse.is_exact else 0
-        return 1 + forwards + (back + self.clones) * (2 ** len(each) if enumerated else 1)
+        ends = {"sampled": 1, "enumerated": 2 ** len(each), "stopped": 1 + len(each)}[self.decisions]
+        return 1 + forwards + (back + self.clones) * ends
 
     def frame(self, mean: Tensor, scale: Tensor) -> Frame | None:
         """The coordinates of the moves for data whose q(z | x) has this mean and scale, (B, D)."""

@@ -1,9 +1,13 @@
-"""Decisions enumerated: every history of accept and reject, with its probability, in place of one that is drawn.
+"""Decisions summed out: every history of accept and reject, with its probability, in place of one that is drawn.
 
-A step that may be accepted or rejected sends each chain both ways, so K steps leave 2^K chains and cost 2^K - 1 moves.
+enumerated  A step sends each chain both ways, so K steps leave 2^K chains and cost 2^K - 1 moves.
+stopped     A chain stops for good where it is first rejected, so K steps leave K + 1 chains and cost K moves: those
+            that stopped after 0, 1, ..., K - 1 moves, and the one that made all of them.
+
 The expectation over decisions is then a sum, and the gradient needs no score-function term.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -17,21 +21,21 @@ from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajector
 
 
 class Histories(NamedTuple):
-    """All 2^K histories of each of S chains.
+    """All H histories of each of S chains; H is 2^K, or K + 1 of chains that stop.
 
-    trajectory: of 2^K S chains, the S chains of one history after those of another
-    log_probability: (2^K, S, B) of each history, with its graph; -inf where it cannot happen
+    trajectory: of H S chains, the S chains of one history after those of another
+    log_probability: (H, S, B) of each history, with its graph; -inf where it cannot happen
     """
 
     trajectory: Trajectory
     log_probability: Tensor
 
     def expectation(self, values: Tensor) -> Tensor:
-        """Mean over histories of values (2^K S, B): (S, B)."""
+        """Mean over histories of values (H S, B): (S, B)."""
         return (self.log_probability.exp() * values.view_as(self.log_probability)).sum(0)
 
     def log_expectation(self, log_values: Tensor) -> Tensor:
-        """log of the mean over histories of e^log_values, log_values (2^K S, B): (S, B)."""
+        """log of the mean over histories of e^log_values, log_values (H S, B): (S, B)."""
         return (self.log_probability + log_values.view_as(self.log_probability)).logsumexp(0)
 
     @torch.no_grad()
@@ -44,7 +48,7 @@ class Histories(NamedTuple):
         chosen = passed.sum(0).clamp(max=count - 1)
 
         def pick(values: Tensor, lead: int) -> Tensor:
-            """values (..., 2^K S, B, ...), with `lead` dimensions before: those of the chosen history."""
+            """values (..., H S, B, ...), with `lead` dimensions before: those of the chosen history."""
             split = values.unflatten(lead, (count, num_samples))
             index = chosen.view((1,) * lead + (1, *chosen.shape) + (1,) * (split.dim() - lead - 3))
             shape = (*split.shape[:lead], 1, *split.shape[lead + 1 :])
@@ -57,6 +61,12 @@ class Histories(NamedTuple):
         info = StepInfo(*(pick(entry, 1) for entry in found.info[:-1]))  # pyright: ignore[reportArgumentType]
         ends = pick_point(found.initial), pick_point(found.final)
         return Trajectory(*ends, info, [None] * len(found.noise), pick(found.log_final, 1), found.score_moments)
+
+
+def histories_of(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
+    """Those of the chains that start at z (S, B, D), as the sampler's decisions say."""
+    follow = enumerate_stops if sampler.decisions == "stopped" else enumerate_decisions
+    return follow(sampler, z, path, create_graph=create_graph)
 
 
 def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
@@ -78,6 +88,42 @@ def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, crea
         log_probability = _both(kernel, attempt, log_probability)
     trajectory = make_trajectory(initial, point, records, starts)
     return Histories(trajectory, log_probability.unflatten(0, (-1, len(z))))
+
+
+def enumerate_stops(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
+    """All stops of the chains that start at z (S, B, D): 1 + K evaluations of the path (for moves of one each).
+
+    What has stopped takes part in no later step; the records of those steps say how the chain that went on fared.
+    """
+    initial = point = path.evaluate(z, create_graph=create_graph)
+    moving = torch.zeros_like(point.log_final)  # log-probability of having moved at every step so far
+    stopped: list[Point] = []
+    log_probability: list[Tensor] = []
+    records: list[StepInfo] = []
+    starts: list[StepStart] = []
+    for kernel, beta in zip(sampler.steps, sampler.schedule.betas(z), strict=True):
+        assert isinstance(kernel, MetropolisHastings)
+        start = sampler.start_of(point, path, beta)
+        attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
+        (taken, info_taken), (left, info_left) = (
+            kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)
+        )
+        before, after = len(stopped), sampler.num_steps - len(stopped)
+        records.append(reduce(join, [_over(info_left)] * before + [info_left] + [info_taken] * after))
+        starts.append(start._replace(log_final=torch.cat([start.log_final] * (sampler.num_steps + 1))))
+        accept, reject = _both(kernel, attempt, moving).chunk(2)
+        stopped.append(left)
+        log_probability.append(reject)
+        point, moving = taken, accept
+    ends = reduce(concatenate, [*stopped, point])
+    begins = reduce(concatenate, [initial] * (sampler.num_steps + 1))
+    return Histories(make_trajectory(begins, ends, records, starts), torch.stack([*log_probability, moving]))
+
+
+def _over(info: StepInfo) -> StepInfo:
+    """The record of a step for a chain that had stopped before: it adds nothing to the weight."""
+    zero = torch.zeros_like(info.log_path)
+    return info._replace(log_reversal=zero, log_path=zero, log_alpha=zero, log_choice=zero)
 
 
 def _both(kernel: MetropolisHastings, attempt: Attempt, log_probability: Tensor) -> Tensor:

@@ -43,6 +43,14 @@ class Uniform(Reverse):
         return torch.full_like(trajectory.final.log_final, -len(kernels) * math.log(2), requires_grad=False)
 
 
+class UniformStops(Uniform):
+    """r = 1 / (K + 1), of chains that stop where they are first rejected."""
+
+    def log_prob(self, trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
+        """-log (K + 1) everywhere."""
+        return torch.full_like(trajectory.final.log_final, -math.log(len(kernels) + 1), requires_grad=False)
+
+
 class Learned(Reverse):
     """r = prod_k Bernoulli(a_k; sigmoid(g_k(z_K, context))), g a perceptron learned through the bound.
 

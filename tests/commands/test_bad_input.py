@@ -79,6 +79,9 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("sampler.num_steps=6 sampler.decisions=enumerated", ("sampler.num_steps=6", "decisions=sampled")),
     ("sampler.decisions=enumerated sampler.acceptance=none", ("sampler.decisions=enumerated", "acceptance=barker")),
     ("sampler=flow sampler.learn_coin=true sampler.decisions=enumerated", ("enumerated", "learn_coin=false")),
+    ("sampler.decisions=stopped sampler.acceptance=none", ("sampler.decisions=stopped", "acceptance=barker")),
+    ("sampler.decisions=stopped sampler.reverse=learned", ("sampler.reverse=learned", "reverse=uniform")),
+    ("experiment=digits_amcvae sampler.decisions=stopped", ("bookkeeping=reversal", "sampler.decisions=sampled")),
     ("sampler.decisions=some", ("sampler.decisions=some", "enumerated")),
     ("sampler.skip_threshold=0.1", ("sampler.skip_threshold=0.1", "acceptance=none")),
     ("experiment=digits_lmcvae sampler.skip_threshold=1", ("sampler.skip_threshold=1", "between 0 and 1")),
@@ -107,6 +110,10 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("sampler.per_dimension=true sampler.step_size_rule=fixed", ("sampler.per_dimension=true", "learned")),
     ("trainer.inference_iterations=5000", ("trainer.inference_iterations=5000", "never be trained")),
     ("trainer.score_warmup_epochs=-1", ("trainer.score_warmup_epochs=-1", "0 or more")),
+    (
+        "trainer.checkpoint_chain=true sampler.decisions=stopped",
+        ("trainer.checkpoint_chain=true", "sampler.decisions=sampled"),
+    ),
     (
         "trainer.checkpoint_chain=true sampler.decisions=enumerated",
         ("trainer.checkpoint_chain=true", "sampler.decisions=sampled"),

@@ -68,6 +68,7 @@ METHODS: dict[str, tuple[Callable[[], list[Proposal]], AcceptanceName, ScheduleN
     "annealed_hmc": (hmc, "metropolis", "linear", "sampled", "reversal"),
     "metvae": (hmc, "barker", "constant", "sampled", "path"),
     "metvae_enumerated": (hmc, "barker", "constant", "enumerated", "path"),
+    "metvae_stopped": (hmc, "barker", "linear", "stopped", "path"),
 }
 
 

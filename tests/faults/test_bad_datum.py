@@ -29,6 +29,7 @@ OPTIONS = {
     "spread": ("sampler.step_size_rule=variance_sensitive",),
     "running baseline": ("objective.baseline=running", "objective.num_samples=1"),
     "enumerated": ("sampler.decisions=enumerated", "sampler.reverse=exact"),
+    "stopped": ("sampler.decisions=stopped",),
     "cloned": ("sampler.cloned_decoder=true",),
     "independent": ("sampler=independent_flow", "encoder.head=full"),
     "vamp": ("prior=vamp", "prior.num_components=3"),

@@ -44,6 +44,7 @@ SLOW = {
     "hvae": ("experiment=digits_hvae",),
     "metvae_flow": ("experiment=digits_metvae_flow",),
     "enumerated": ("sampler.decisions=enumerated",),
+    "stopped": ("sampler.decisions=stopped", "sampler.schedule=learned"),
     "exact": ("sampler.reverse=exact",),
     "running": ("objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
     "adapted": ("sampler.precondition=adapted", "sampler.step_size_rule=dual_averaging"),

@@ -15,6 +15,7 @@ METHODS = {
     "langevin": (EPOCHS, "experiment=digits_amcvae", "sampler.num_steps=2", "trainer.kl_warmup_epochs=2"),
     "running": (EPOCHS, "objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
     "enumerated": (EPOCHS, "sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
+    "stopped": (EPOCHS, "sampler.decisions=stopped", "sampler.schedule=learned", "sampler.cloned_decoder=true"),
     "checkpointed": (EPOCHS, "experiment=digits_uha", "sampler.num_steps=2", "trainer.checkpoint_chain=true"),
     "sgd": (EPOCHS, "sampler=random_walk", "optimizer=sgd", "optimizer.schedule=cosine", "dataset.binarization=static"),
 }

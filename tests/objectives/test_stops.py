@@ -1,0 +1,139 @@
+"""Chains that stop where they are first rejected: all K + 1 stops against the independent account of oracle.py.
+
+A chain that stops after k moves has decided k + 1 times, so its probability and weight are those of the oracle's
+history (1, ..., 1, 0) of the first k + 1 steps alone, but for r, which is 1 / (K + 1).
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from metvae_cli.objectives.weights import log_weights
+from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.enumeration import enumerate_stops, histories_of
+from metvae_cli.samplers.reverse import Reverse, Uniform, UniformStops
+from metvae_cli.samplers.schedule import Linear
+from tests.objectives.imposed import NODES, NOISE, STEPS, impose_noise, make_path, make_sampler, parameters
+from tests.objectives.oracle import Parameters, Problem, ProposalName
+
+pytestmark = pytest.mark.usefixtures("double")
+FLOWS: tuple[ProposalName, ...] = ("flow_coin", "flow_lifted")
+EXACT = 1e-9
+
+
+def problems(num_steps: tuple[int, ...] = (1, 2, 3)) -> list[Problem]:
+    """With constant and with annealed targets."""
+    return [
+        Problem("bernoulli", proposal, barker, "path", tuple(betas), NOISE[0][:steps])
+        for proposal in (*STEPS, *FLOWS)
+        for barker in (True, False)
+        for steps in num_steps
+        for betas in ([1.0] * steps, [(k + 1) / (steps + 1) for k in range(steps)])
+    ]
+
+
+def name_of(problem: Problem) -> str:
+    target = "constant" if problem.betas[0] == 1.0 else "annealed"
+    return f"{problem.proposal}-{'barker' if problem.barker else 'metropolis'}-{target}-K{len(problem.betas)}"
+
+
+def expected(problem: Problem, z_0: Tensor, p: Parameters) -> list[tuple[Tensor, Tensor]]:
+    """Probability and log-weight of each of the K + 1 stops, by the oracle."""
+    found, steps = [], len(problem.betas)
+    for moves in range(steps + 1):
+        decided = min(moves + 1, steps)
+        shorter = replace(problem, betas=problem.betas[:decided], noise=problem.noise[:decided])
+        history = tuple(int(k < moves) for k in range(decided))
+        (one,) = [path for path in shorter.paths(z_0, p) if path[0] == history]
+        found.append((one[1], one[2] + decided * math.log(2) - math.log(steps + 1)))
+    return found
+
+
+def sampler_of(problem: Problem, p: Parameters, reverse: Reverse) -> Sampler:
+    sampler = make_sampler(problem, p)
+    if problem.betas[0] < 1:
+        sampler.schedule = Linear(len(problem.betas))
+    sampler.decisions, sampler.reverse = "stopped", reverse
+    return sampler
+
+
+def of_package(problem: Problem, p: Parameters, monkeypatch: pytest.MonkeyPatch, reverse: Reverse) -> dict[str, Tensor]:
+    """Means over stops of log w and, in logarithm, of w, for a chain from each of two nodes."""
+    sampler = sampler_of(problem, p, reverse)
+    z_0 = p.mean + p.log_scale.exp() * NODES[:2]
+    impose_noise(problem, monkeypatch)
+    path = make_path(problem, p, sampler)
+    histories = histories_of(sampler, z_0[:, None, None], path, create_graph=True)
+    weights, _ = log_weights(histories.trajectory, "path", sampler, path)
+    each = {"hmc_3": 3, "partial_averaged": 2, "partial_fixed": 2}.get(problem.proposal, 1)
+    assert path.evaluations == sampler.evaluations * 2 == 2 * (1 + each * len(problem.betas))
+    assert torch.allclose(histories.log_probability.exp().sum(0), torch.ones(2, 1))
+    return {"mean": histories.expectation(weights).mean(), "log": histories.log_expectation(weights).logsumexp(0).sum()}
+
+
+def of_oracle(problem: Problem, p: Parameters) -> dict[str, Tensor]:
+    z_0 = p.mean + p.log_scale.exp() * NODES[:2]
+    means, sums = [], []
+    for chain, one in enumerate((problem, replace(problem, noise=NOISE[1][: len(problem.betas)]))):
+        stops = expected(one, z_0[[chain]], p)
+        means.append(sum((chance * log_w for chance, log_w in stops), torch.zeros(1)))
+        floors = [torch.where(chance > 0, chance, 1e-300).log() + log_w for chance, log_w in stops]
+        sums.append(torch.stack(floors).logsumexp(0))
+    return {"mean": torch.cat(means).mean(), "log": torch.cat(sums).logsumexp(0)}
+
+
+@pytest.mark.parametrize("problem", problems(), ids=name_of)
+def test_bound_and_gradient_are_exact(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = parameters(problem)
+    ours, theirs = of_package(problem, p, monkeypatch, UniformStops()), of_oracle(problem, p)
+    for name, found in ours.items():
+        assert abs(found - theirs[name]) < 1e-10
+        gradients = [
+            torch.autograd.grad(value, p.all(), retain_graph=True, materialize_grads=True)
+            for value in (found, theirs[name])
+        ]
+        assert max(float((a - b).abs()) for a, b in zip(*gradients, strict=True)) < EXACT
+
+
+@pytest.mark.parametrize("problem", problems((2,)), ids=name_of)
+def test_the_reverse_distribution_of_chains_that_go_on_is_rejected(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = parameters(problem)
+    ours, theirs = of_package(problem, p, monkeypatch, Uniform()), of_oracle(problem, p)
+    assert abs(ours["mean"] - theirs["mean"] - math.log(3 / 4)) < 1e-10
+    assert abs(ours["mean"] - theirs["mean"]) > 0.1
+
+
+def test_the_mean_weight_does_not_depend_on_the_acceptance_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the mean over stops of the unadjusted weights; less where a Metropolis rejection cannot happen."""
+    for problem in problems((3,)):
+        if problem.barker:
+            metropolis, p = replace(problem, barker=False), parameters(problem)
+            values = [
+                float(of_package(one, p, monkeypatch, UniformStops())["log"].detach()) for one in (problem, metropolis)
+            ]
+            stops = expected(metropolis, (p.mean + p.log_scale.exp() * NODES[:2]).detach(), p)
+            if all(float(chance.detach().min()) > 0 for chance, _ in stops):
+                assert values[1] == pytest.approx(values[0], abs=1e-10)
+            else:
+                assert values[1] < values[0]
+
+
+def test_stops_are_drawn_by_their_probabilities() -> None:
+    problem = next(one for one in problems((2,)) if name_of(one) == "langevin-barker-annealed-K2")
+    p = parameters(problem)
+    sampler = sampler_of(problem, p, UniformStops())
+    torch.manual_seed(0)
+    z_0 = (p.mean.detach() + torch.zeros(20_000))[:, None, None]
+    with torch.no_grad():
+        histories = enumerate_stops(sampler, z_0, make_path(problem, p, sampler), create_graph=False)
+        accepted = histories.draw().info.accepted
+    moves = accepted.sum(0)
+    assert torch.equal(accepted[1] & ~accepted[0], torch.zeros_like(accepted[0]))  # no move after a rejection
+    for stop, chance in enumerate(histories.log_probability.exp().mean((1, 2))):
+        share = (moves == stop).double().mean()
+        assert abs(share - chance) < 4 * (chance * (1 - chance) / len(z_0)) ** 0.5
