@@ -151,7 +151,7 @@ class WeightObjective:
         found = notes(self.bookkeeping, sampler)
         if self.baseline == "running" and not draws_decisions(sampler):
             found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
-        if self.functional_name == "log_mean_exp" and self.num_samples == 1:
+        if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
             found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
             found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
