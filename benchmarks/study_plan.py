@@ -88,7 +88,7 @@ def load_study(name: str) -> Study:
     """The study of this name.
 
     Raises:
-        StudyError: there is none, or its file lacks a key, has unknown ones, or numbers of no row
+        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, or a comma in a row's name
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
@@ -98,6 +98,8 @@ def load_study(name: str) -> Study:
         raise StudyError(f"studies/{name}.yaml: {kind} {', '.join(sorted(wrong))}; keys are {', '.join(sorted(_KEYS))}")
     if stray := set(content.get("published", {})) - set(content["rows"]):
         raise StudyError(f"studies/{name}.yaml: published numbers of no row: {', '.join(sorted(stray))}")
+    if split := [label for label in content["rows"] if "," in label]:
+        raise StudyError(f"studies/{name}.yaml: row {split[0]!r}: commas separate rows in --rows; take it out")
     return Study(
         name=name,
         title=content["title"],
