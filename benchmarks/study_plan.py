@@ -88,7 +88,7 @@ def load_study(name: str) -> Study:
     """The study of this name.
 
     Raises:
-        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, or a comma in a row's name
+        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row or a row with a comma
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
