@@ -227,6 +227,7 @@ def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys
         ({"row": {}}, "unknown row"),
         ({"rows": None}, "missing rows"),
         ({"published": {"VAEE": "1"}}, "published numbers of no row: VAEE"),
+        ({"rows": {"VAE, wide": []}}, "commas separate rows"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any], said: str) -> None:
