@@ -132,7 +132,7 @@ class WeightObjective:
         weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
         mean = self.functional_name == "mean"
         collapsed = histories.expectation(weights) if mean else histories.log_expectation(weights)
-        return collapsed, histories._replace(trajectory=trajectory).draw()
+        return collapsed, histories._replace(trajectory=trajectory).draw(None if mean else weights)
 
     def _score_term(self, weights: Tensor, log_probability: Tensor, credit: Tensor | None) -> Tensor:
         if self.running is None or credit is None:

@@ -38,11 +38,21 @@ class Histories(NamedTuple):
         """log of the mean over histories of e^log_values, log_values (H S, B): (S, B)."""
         return (self.log_probability + log_values.view_as(self.log_probability)).logsumexp(0)
 
+    def _log_share(self, log_values: Tensor) -> Tensor:
+        """Of each history in the mean of e^log_values; that of its probability where all are zero."""
+        log_share = (self.log_probability + log_values.view_as(self.log_probability)).log_softmax(0)
+        return torch.where(log_share.isnan(), self.log_probability, log_share)
+
     @torch.no_grad()
-    def draw(self) -> Trajectory:
-        """The trajectory of one history per chain, drawn by its probability, without a graph."""
+    def draw(self, log_values: Tensor | None = None) -> Trajectory:
+        """The trajectory of one history per chain, without a graph.
+
+        It is drawn by its probability or, given log-weights (H S, B), by its share of the mean weight: the histories
+        resampled, whose end is nearer to the target.
+        """
         count, num_samples = self.log_probability.shape[:2]
-        probability = self.log_probability.exp()
+        log_share = self.log_probability if log_values is None else self._log_share(log_values)
+        probability = log_share.exp()
         # By one uniform number per chain, (S, B): what a datum gets does not depend on how its batch is shared out.
         passed = probability.cumsum(0) < torch.rand_like(probability[0])
         chosen = passed.sum(0).clamp(max=count - 1)

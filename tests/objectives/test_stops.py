@@ -123,17 +123,23 @@ def test_the_mean_weight_does_not_depend_on_the_acceptance_rule(monkeypatch: pyt
                 assert values[1] < values[0]
 
 
-def test_stops_are_drawn_by_their_probabilities() -> None:
+@pytest.mark.parametrize("weighed", [False, True], ids=["probability", "share"])
+def test_stops_are_drawn_by_their_probabilities_or_shares_of_the_weight(weighed: bool) -> None:
     problem = next(one for one in problems((2,)) if name_of(one) == "langevin-barker-annealed-K2")
     p = parameters(problem)
     sampler = sampler_of(problem, p, UniformStops())
     torch.manual_seed(0)
     z_0 = (p.mean.detach() + torch.zeros(20_000))[:, None, None]
     with torch.no_grad():
-        histories = enumerate_stops(sampler, z_0, make_path(problem, p, sampler), create_graph=False)
-        accepted = histories.draw().info.accepted
-    moves = accepted.sum(0)
-    assert torch.equal(accepted[1] & ~accepted[0], torch.zeros_like(accepted[0]))  # no move after a rejection
-    for stop, chance in enumerate(histories.log_probability.exp().mean((1, 2))):
-        share = (moves == stop).double().mean()
+        path = make_path(problem, p, sampler)
+        histories = enumerate_stops(sampler, z_0, path, create_graph=False)
+        weights, _ = log_weights(histories.trajectory, "path", sampler, path)
+        accepted = histories.draw(weights if weighed else None).info.accepted
+        chances = histories.log_probability.exp()
+        if weighed:
+            chances = chances * weights.exp().view_as(chances)
+            chances = chances / chances.sum(0)
+    assert not bool((accepted[1] & ~accepted[0]).any())  # no move after a rejection
+    for stop, chance in enumerate(chances.mean((1, 2))):
+        share = (accepted.sum(0) == stop).double().mean()
         assert abs(share - chance) < 4 * (chance * (1 - chance) / len(z_0)) ** 0.5
