@@ -89,9 +89,7 @@ def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, crea
         assert isinstance(kernel, MetropolisHastings)
         starts.append(sampler.start_of(point, path, beta))
         attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
-        (taken, info_taken), (left, info_left) = (
-            kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)
-        )
+        (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
         initial, point = concatenate(initial, initial), concatenate(taken, left)
         records = [*(join(record, record) for record in records), join(info_taken, info_left)]
         starts = [start._replace(log_final=torch.cat([start.log_final, start.log_final])) for start in starts]
@@ -115,9 +113,7 @@ def enumerate_stops(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_g
         assert isinstance(kernel, MetropolisHastings)
         start = sampler.start_of(point, path, beta)
         attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
-        (taken, info_taken), (left, info_left) = (
-            kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)
-        )
+        (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
         before, after = len(stopped), sampler.num_steps - len(stopped)
         records.append(reduce(join, [_over(info_left)] * before + [info_left] + [info_taken] * after))
         starts.append(start._replace(log_final=torch.cat([start.log_final] * (sampler.num_steps + 1))))
@@ -134,6 +130,11 @@ def _over(info: StepInfo) -> StepInfo:
     """The record of a step for a chain that had stopped before: it adds nothing to the weight."""
     zero = torch.zeros_like(info.log_path)
     return info._replace(log_reversal=zero, log_path=zero, log_alpha=zero, log_choice=zero)
+
+
+def _both_ways(kernel: MetropolisHastings, attempt: Attempt) -> list[tuple[Point, StepInfo]]:
+    """The outcomes of accepting and of rejecting."""
+    return [kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)]
 
 
 def _both(kernel: MetropolisHastings, attempt: Attempt, log_probability: Tensor) -> Tensor:
