@@ -53,6 +53,7 @@ METHODS = {
     "flow_vae": Method("flow_vae", "flow", steps=1),
     "metvae_flow": Method("metvae_flow", "flow"),
     "metvae_hmc": Method("metvae_hmc", "chain"),
+    "metvae_stopped": Method("metvae_stopped", "chain"),
     "lmcvae": Method("lmcvae", "chain"),
     "amcvae": Method("amcvae", "chain"),
     "uha": Method("uha", "chain"),

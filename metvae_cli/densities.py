@@ -137,8 +137,11 @@ def between(initial: Tensor, final: Tensor, beta: Beta) -> Tensor:
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:
     """Row-wise choice between two points, chosen (S, B) bool. No in-place writes: autograd keeps both."""
-    if chosen.device.type == "cpu" and _all(chosen):
-        return this  # the same values and gradients; elsewhere to ask would be to wait for the device
+    if chosen.device.type == "cpu":  # the same values and gradients; elsewhere to ask would be to wait for the device
+        if _all(chosen):
+            return this
+        if _all(~chosen):
+            return other
 
     def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         if a is None or b is None:
@@ -155,10 +158,11 @@ def _all(chosen: Tensor) -> bool:
         return False
 
 
-def concatenate(first: Point, second: Point) -> Point:
-    """Two points as one, of as many samples as both have; an entry that either lacks is None."""
+def concatenate(*points: Point) -> Point:
+    """Points as one, of as many samples as all have; an entry that any lacks is None."""
 
-    def join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.cat([a, b])
+    def join(entries: tuple[Tensor | None, ...]) -> Tensor | None:
+        known = [entry for entry in entries if entry is not None]
+        return torch.cat(known) if len(known) == len(entries) else None
 
-    return Point(*(join(a, b) for a, b in zip(first, second, strict=True)))  # pyright: ignore[reportArgumentType]
+    return Point(*map(join, zip(*points, strict=True)))  # pyright: ignore[reportArgumentType]

@@ -33,6 +33,12 @@ class Attempt(NamedTuple):
     log_accept: Tensor
     log_reject: Tensor
 
+    def without_graph(self) -> "Attempt":
+        """The same test, whose probabilities are constants in the gradient."""
+        compared = self.log_ratio, self.gain, self.log_accept, self.log_reject
+        ratio, gain, accept, reject = (entry.detach() for entry in compared)
+        return self._replace(log_ratio=ratio, gain=gain, log_accept=accept, log_reject=reject)
+
 
 class Origin(NamedTuple):
     """Where a step may have come from, given one decision.

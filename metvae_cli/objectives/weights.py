@@ -128,9 +128,10 @@ class WeightObjective:
         if sampler.decisions == "sampled":
             trajectory = sampler(start, path, create_graph=create_graph)
             return log_weights(trajectory, self.bookkeeping, sampler, path, joint)
-        histories = histories_of(sampler, start, path, create_graph=create_graph)
-        weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
         mean = self.functional_name == "mean"
+        through_tests = mean or self.bookkeeping != "path"
+        histories = histories_of(sampler, start, path, create_graph=create_graph, through_tests=through_tests)
+        weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
         collapsed = histories.expectation(weights) if mean else histories.log_expectation(weights)
         return collapsed, histories._replace(trajectory=trajectory).draw(None if mean else weights)
 
@@ -149,7 +150,7 @@ class WeightObjective:
         refuse(self.bookkeeping, sampler)
         self._refuse_options(sampler)
         found = notes(self.bookkeeping, sampler)
-        if self.baseline == "running" and not draws_decisions(sampler):
+        if self.baseline == "running" and not draws_decisions(sampler) and sampler.decisions == "sampled":
             found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
         if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
             found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
@@ -172,7 +173,8 @@ class WeightObjective:
                 "objective.baseline=running"
             )
         require_chains_for_scale(sampler, self.num_samples)
-        if self.baseline == "running" and self.functional_name != "mean" and self.num_samples > 1:
+        mixes = self.functional_name != "mean" and self.num_samples > 1
+        if self.baseline == "running" and mixes and draws_decisions(sampler):
             raise ValueError(
                 f"baseline=running: credits single chains, and functional={self.functional_name} mixes those of a "
                 "datum; set objective.baseline=leave_one_out"

@@ -19,7 +19,7 @@ from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers import exact_reverse
 from metvae_cli.samplers.chain import Decisions, Precondition, Sampler
 from metvae_cli.samplers.reverse import Learned as LearnedReverse
-from metvae_cli.samplers.reverse import Reverse
+from metvae_cli.samplers.reverse import LearnedStops, Reverse
 from metvae_cli.samplers.schedule import Constant, Learned, Linear, Schedule, Sigmoidal
 
 AcceptanceName = Literal["metropolis", "barker", "none"]
@@ -106,7 +106,7 @@ def assemble_sampler(
         detach_forces=detach_forces,
         precondition=precondition,
         latent_dim=latent_dim,
-        reverse=make_reverse(reverse, latent_dim, num_steps, reverse_hidden, detach=reverse_detach),
+        reverse=make_reverse(reverse, decisions, latent_dim, num_steps, reverse_hidden, detach=reverse_detach),
         decisions=decisions,
         clones=cloned_decoder,
         tracks_spread=step_size_rule == "variance_sensitive",
@@ -116,11 +116,18 @@ def assemble_sampler(
 
 
 def make_reverse(
-    name: ReverseName, latent_dim: int, num_steps: int, hidden: Sequence[int] = (64,), *, detach: bool = False
+    name: ReverseName,
+    decisions: Decisions,
+    latent_dim: int,
+    num_steps: int,
+    hidden: Sequence[int] = (64,),
+    *,
+    detach: bool = False,
 ) -> Reverse | None:
-    """The reverse distribution by its name; None is the uniform one."""
+    """The reverse distribution by its name, over the histories that there are; None is the uniform one."""
     if name == "learned":
-        return LearnedReverse(latent_dim, 2 * latent_dim, num_steps, hidden, detach=detach)
+        learned = LearnedStops if decisions == "stopped" else LearnedReverse
+        return learned(latent_dim, 2 * latent_dim, num_steps, hidden, detach=detach)
     return exact_reverse.Exact() if name == "exact" else None
 
 
@@ -212,8 +219,8 @@ def _check_together(
         raise ValueError(f"{chosen}: unadjusted steps take none; set acceptance=barker or decisions=sampled")
     if sampler.decisions != "sampled" and any(proposal.draws_choice for proposal in proposals):
         raise ValueError(f"{chosen}: a learned coin would still be drawn; set learn_coin=false")
-    if sampler.decisions == "stopped" and reverse != "uniform":
-        raise ValueError(f"reverse={reverse}: is not there for decisions=stopped; set reverse=uniform")
+    if sampler.decisions == "stopped" and reverse == "exact":
+        raise ValueError(f"reverse={reverse}: is not there for decisions=stopped; set reverse=learned or uniform")
     if skip_threshold is not None and acceptance != "none":
         raise ValueError(
             f"skip_threshold={skip_threshold}: is for unadjusted steps; set skip_threshold=null or acceptance=none"

@@ -4,10 +4,11 @@ enumerated  A step sends each chain both ways, so K steps leave 2^K chains and c
 stopped     A chain stops for good where it is first rejected, so K steps leave K + 1 chains and cost K moves: those
             that stopped after 0, 1, ..., K - 1 moves, and the one that made all of them.
 
-The expectation over decisions is then a sum, and the gradient needs no score-function term.
+The expectation over decisions is then a sum, and the gradient needs no score-function term. Of a mean of weights of the
+path bookkeeping the probability of each history cancels against that in its weight, so that no gradient need pass
+through the tests at all (`through_tests=False`).
 """
 
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -69,17 +70,31 @@ class Histories(NamedTuple):
 
         found = self.trajectory
         info = StepInfo(*(pick(entry, 1) for entry in found.info[:-1]))  # pyright: ignore[reportArgumentType]
-        ends = pick_point(found.initial), pick_point(found.final)
-        return Trajectory(*ends, info, [None] * len(found.noise), pick(found.log_final, 1), found.score_moments)
+        start = Point(*(None if t is None else t[:num_samples] for t in found.initial))  # pyright: ignore
+        return Trajectory(
+            start,
+            pick_point(found.final),
+            info,
+            [None] * len(found.noise),
+            pick(found.log_final, 1),
+            found.score_moments,
+        )
 
 
-def histories_of(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
-    """Those of the chains that start at z (S, B, D), as the sampler's decisions say."""
+def histories_of(
+    sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool, through_tests: bool = True
+) -> Histories:
+    """Those of the chains that start at z (S, B, D), as the sampler's decisions say.
+
+    through_tests: the gradient passes through the probabilities of the decisions
+    """
     follow = enumerate_stops if sampler.decisions == "stopped" else enumerate_decisions
-    return follow(sampler, z, path, create_graph=create_graph)
+    return follow(sampler, z, path, create_graph=create_graph, through_tests=through_tests)
 
 
-def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
+def enumerate_decisions(
+    sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool, through_tests: bool = True
+) -> Histories:
     """All histories of the chains that start at z (S, B, D): 2^K evaluations of the path (for moves of one each)."""
     initial = point = path.evaluate(z, create_graph=create_graph)
     records: list[StepInfo] = []
@@ -89,6 +104,7 @@ def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, crea
         assert isinstance(kernel, MetropolisHastings)
         starts.append(sampler.start_of(point, path, beta))
         attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
+        attempt = attempt if through_tests else attempt.without_graph()
         (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
         initial, point = concatenate(initial, initial), concatenate(taken, left)
         records = [*(join(record, record) for record in records), join(info_taken, info_left)]
@@ -98,7 +114,9 @@ def enumerate_decisions(sampler: Sampler, z: Tensor, path: AnnealedPath, *, crea
     return Histories(trajectory, log_probability.unflatten(0, (-1, len(z))))
 
 
-def enumerate_stops(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Histories:
+def enumerate_stops(
+    sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool, through_tests: bool = True
+) -> Histories:
     """All stops of the chains that start at z (S, B, D): 1 + K evaluations of the path (for moves of one each).
 
     What has stopped takes part in no later step; the records of those steps say how the chain that went on fared.
@@ -113,16 +131,17 @@ def enumerate_stops(sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_g
         assert isinstance(kernel, MetropolisHastings)
         start = sampler.start_of(point, path, beta)
         attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
+        attempt = attempt if through_tests else attempt.without_graph()
         (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
         before, after = len(stopped), sampler.num_steps - len(stopped)
-        records.append(reduce(join, [_over(info_left)] * before + [info_left] + [info_taken] * after))
+        records.append(join(*[_over(info_left)] * before, info_left, *[info_taken] * after))
         starts.append(start._replace(log_final=torch.cat([start.log_final] * (sampler.num_steps + 1))))
         accept, reject = _both(kernel, attempt, moving).chunk(2)
         stopped.append(left)
         log_probability.append(reject)
         point, moving = taken, accept
-    ends = reduce(concatenate, [*stopped, point])
-    begins = reduce(concatenate, [initial] * (sampler.num_steps + 1))
+    ends = concatenate(*stopped, point)
+    begins = concatenate(*[initial] * (sampler.num_steps + 1))
     return Histories(make_trajectory(begins, ends, records, starts), torch.stack([*log_probability, moving]))
 
 
@@ -145,12 +164,15 @@ def _both(kernel: MetropolisHastings, attempt: Attempt, log_probability: Tensor)
     return torch.cat([accept, torch.where(kernel.can_reject(attempt), reject, -torch.inf)])
 
 
-def join(first: StepInfo, second: StepInfo) -> StepInfo:
-    """Records of two groups of chains as one."""
-    entries = (torch.cat(pair) for pair in zip(first[:-1], second[:-1], strict=True))  # pyright: ignore
-    joined = StepInfo(*entries)  # pyright: ignore[reportArgumentType]
-    if first.noise is None or second.noise is None:
+def join(*infos: StepInfo) -> StepInfo:
+    """Records of groups of chains as one."""
+    joined = StepInfo(*map(torch.cat, zip(*(info[:-1] for info in infos), strict=True)))  # pyright: ignore
+    noises = [info.noise for info in infos if info.noise is not None]
+    if len(noises) < len(infos):
         return joined
-    pairs = zip(first.noise, second.noise, strict=True)
-    noise = StepNoise(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
-    return joined._replace(noise=noise)
+
+    def join_noise(entries: tuple[Tensor | None, ...]) -> Tensor | None:
+        known = [entry for entry in entries if entry is not None]
+        return torch.cat(known) if len(known) == len(entries) else None
+
+    return joined._replace(noise=StepNoise(*map(join_noise, zip(*noises, strict=True))))

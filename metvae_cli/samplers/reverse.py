@@ -77,6 +77,26 @@ class Learned(Reverse):
 
     def log_decisions(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
         """log r of decisions (K, S, B), given last positions (S, B, D) and what is known of x, (B, C); (S, B)."""
-        known = torch.cat([z, context.expand(*z.shape[:2], -1)], -1)
-        logits = self.net(known.detach() if self.detach else known).movedim(-1, 0)
+        logits = self.logits(z, context).movedim(-1, 0)
         return torch.where(accepted, logsigmoid(logits), logsigmoid(-logits)).sum(0)
+
+    def logits(self, z: Tensor, context: Tensor) -> Tensor:
+        """What the perceptron says at (S, B, D), knowing (B, C) of x."""
+        known = torch.cat([z, context.expand(*z.shape[:2], -1)], -1)
+        return self.net(known.detach() if self.detach else known)
+
+
+class LearnedStops(Learned):
+    """r = softmax_k(g(z, context)) of chains that stop where they are first rejected, after k = 0, ..., K moves at z.
+
+    Args: as of `Learned`
+    """
+
+    def __init__(
+        self, latent_dim: int, context_dim: int, num_steps: int, hidden: Sequence[int], *, detach: bool = False
+    ) -> None:
+        super().__init__(latent_dim, context_dim, num_steps + 1, hidden, detach=detach)
+
+    def log_decisions(self, accepted: Tensor, z: Tensor, context: Tensor) -> Tensor:
+        """log r of the number of moves that were accepted, (K, S, B), given the position (S, B, D) after the last."""
+        return self.logits(z, context).log_softmax(-1).gather(-1, accepted.sum(0)[..., None]).squeeze(-1)

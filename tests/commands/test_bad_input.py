@@ -80,7 +80,7 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("sampler.decisions=enumerated sampler.acceptance=none", ("sampler.decisions=enumerated", "acceptance=barker")),
     ("sampler=flow sampler.learn_coin=true sampler.decisions=enumerated", ("enumerated", "learn_coin=false")),
     ("sampler.decisions=stopped sampler.acceptance=none", ("sampler.decisions=stopped", "acceptance=barker")),
-    ("sampler.decisions=stopped sampler.reverse=learned", ("sampler.reverse=learned", "reverse=uniform")),
+    ("sampler.decisions=stopped sampler.reverse=exact", ("sampler.reverse=exact", "reverse=learned")),
     ("experiment=digits_amcvae sampler.decisions=stopped", ("bookkeeping=reversal", "sampler.decisions=sampled")),
     ("sampler.decisions=some", ("sampler.decisions=some", "enumerated")),
     ("sampler.skip_threshold=0.1", ("sampler.skip_threshold=0.1", "acceptance=none")),

@@ -1,7 +1,7 @@
 """Chains that stop where they are first rejected: all K + 1 stops against the independent account of oracle.py.
 
 A chain that stops after k moves has decided k + 1 times, so its probability and weight are those of the oracle's
-history (1, ..., 1, 0) of the first k + 1 steps alone, but for r, which is 1 / (K + 1).
+history (1, ..., 1, 0) of the first k + 1 steps alone, but for r, which is 1 / (K + 1) or a softmax over stops.
 """
 
 import math
@@ -14,10 +14,10 @@ from torch import Tensor
 from metvae_cli.objectives.weights import log_weights
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.enumeration import enumerate_stops, histories_of
-from metvae_cli.samplers.reverse import Reverse, Uniform, UniformStops
+from metvae_cli.samplers.reverse import LearnedStops, Reverse, Uniform, UniformStops
 from metvae_cli.samplers.schedule import Linear
-from tests.objectives.imposed import NODES, NOISE, STEPS, impose_noise, make_path, make_sampler, parameters
-from tests.objectives.oracle import Parameters, Problem, ProposalName
+from tests.objectives.imposed import NODES, NOISE, STEPS, Logits, impose_noise, make_path, make_sampler, parameters
+from tests.objectives.oracle import Parameters, Problem, ProposalName, State
 
 pytestmark = pytest.mark.usefixtures("double")
 FLOWS: tuple[ProposalName, ...] = ("flow_coin", "flow_lifted")
@@ -40,6 +40,35 @@ def name_of(problem: Problem) -> str:
     return f"{problem.proposal}-{'barker' if problem.barker else 'metropolis'}-{target}-K{len(problem.betas)}"
 
 
+def end_of(problem: Problem, z_0: Tensor, p: Parameters, moves: int) -> Tensor:
+    """Where the first moves lead, by the oracle."""
+    state = problem.first(z_0)
+    for step in range(moves):
+        noise, _ = problem.before_move(state, p, step)
+        _, moved, turned, _ = problem.accept(state.z, noise, p, step)
+        state = State(moved, turned)
+    return state.z
+
+
+def log_reverse(problem: Problem, z: Tensor, p: Parameters, moves: int) -> Tensor:
+    """log r of so many moves that ended at z: p.reverse has slope and offset of each stop's logit, if it is learned."""
+    if not p.reverse:
+        return torch.full_like(z, -math.log(len(problem.betas) + 1))
+    powers = [(slope * z + offset).exp() for slope, offset in p.reverse]
+    return (powers[moves] / sum(powers, torch.zeros_like(z))).log()
+
+
+def learned(problem: Problem) -> tuple[Parameters, Reverse]:
+    """Parameters with those of a reverse distribution over stops, and that distribution."""
+    stops = range(len(problem.betas) + 1)
+    pairs = [
+        (torch.tensor(0.5 - 0.4 * k).requires_grad_(), torch.tensor(0.7 * k - 0.3).requires_grad_()) for k in stops
+    ]
+    reverse = LearnedStops(1, 1, len(problem.betas), ())
+    reverse.net = Logits(pairs)  # pyright: ignore[reportAttributeAccessIssue]
+    return replace(parameters(problem), reverse=pairs), reverse
+
+
 def expected(problem: Problem, z_0: Tensor, p: Parameters) -> list[tuple[Tensor, Tensor]]:
     """Probability and log-weight of each of the K + 1 stops, by the oracle."""
     found, steps = [], len(problem.betas)
@@ -48,7 +77,8 @@ def expected(problem: Problem, z_0: Tensor, p: Parameters) -> list[tuple[Tensor,
         shorter = replace(problem, betas=problem.betas[:decided], noise=problem.noise[:decided])
         history = tuple(int(k < moves) for k in range(decided))
         (one,) = [path for path in shorter.paths(z_0, p) if path[0] == history]
-        found.append((one[1], one[2] + decided * math.log(2) - math.log(steps + 1)))
+        log_r = log_reverse(problem, end_of(problem, z_0, p, moves), p, moves)
+        found.append((one[1], one[2] + decided * math.log(2) + log_r))
     return found
 
 
@@ -60,13 +90,15 @@ def sampler_of(problem: Problem, p: Parameters, reverse: Reverse) -> Sampler:
     return sampler
 
 
-def of_package(problem: Problem, p: Parameters, monkeypatch: pytest.MonkeyPatch, reverse: Reverse) -> dict[str, Tensor]:
+def of_package(
+    problem: Problem, p: Parameters, monkeypatch: pytest.MonkeyPatch, reverse: Reverse, *, through_tests: bool = True
+) -> dict[str, Tensor]:
     """Means over stops of log w and, in logarithm, of w, for a chain from each of two nodes."""
     sampler = sampler_of(problem, p, reverse)
     z_0 = p.mean + p.log_scale.exp() * NODES[:2]
     impose_noise(problem, monkeypatch)
     path = make_path(problem, p, sampler)
-    histories = histories_of(sampler, z_0[:, None, None], path, create_graph=True)
+    histories = histories_of(sampler, z_0[:, None, None], path, create_graph=True, through_tests=through_tests)
     weights, _ = log_weights(histories.trajectory, "path", sampler, path)
     each = {"hmc_3": 3, "partial_averaged": 2, "partial_fixed": 2}.get(problem.proposal, 1)
     assert path.evaluations == sampler.evaluations * 2 == 2 * (1 + each * len(problem.betas))
@@ -85,17 +117,43 @@ def of_oracle(problem: Problem, p: Parameters) -> dict[str, Tensor]:
     return {"mean": torch.cat(means).mean(), "log": torch.cat(sums).logsumexp(0)}
 
 
+def worst_gradient(ours: Tensor, theirs: Tensor, p: Parameters) -> float:
+    """Largest difference of the gradients of two values."""
+    gradients = [torch.autograd.grad(one, p.all(), retain_graph=True, materialize_grads=True) for one in (ours, theirs)]
+    return max(float((a - b).abs()) for a, b in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("problem", problems(), ids=name_of)
 def test_bound_and_gradient_are_exact(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     p = parameters(problem)
     ours, theirs = of_package(problem, p, monkeypatch, UniformStops()), of_oracle(problem, p)
     for name, found in ours.items():
         assert abs(found - theirs[name]) < 1e-10
-        gradients = [
-            torch.autograd.grad(value, p.all(), retain_graph=True, materialize_grads=True)
-            for value in (found, theirs[name])
-        ]
-        assert max(float((a - b).abs()) for a, b in zip(*gradients, strict=True)) < EXACT
+        assert worst_gradient(found, theirs[name], p) < EXACT
+
+
+@pytest.mark.parametrize("problem", problems((2,)), ids=name_of)
+def test_bound_and_gradient_are_exact_with_a_learned_reverse_distribution(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, reverse = learned(problem)
+    ours, theirs = of_package(problem, p, monkeypatch, reverse), of_oracle(problem, p)
+    for name, found in ours.items():
+        assert abs(found - theirs[name]) < 1e-10
+        assert worst_gradient(found, theirs[name], p) < EXACT
+    assert min(float(gradient.abs().sum()) for gradient in torch.autograd.grad(ours["log"], p.all()[-6:])) > 1e-6
+    assert abs(of_package(problem, p, monkeypatch, UniformStops())["log"] - theirs["log"]) > 1e-3
+
+
+@pytest.mark.parametrize("problem", problems((2,)), ids=name_of)
+def test_the_mean_weight_needs_no_gradient_through_the_tests_and_the_mean_of_its_logarithm_does(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = parameters(problem)
+    ours = of_package(problem, p, monkeypatch, UniformStops(), through_tests=False)
+    theirs = of_oracle(problem, p)
+    assert worst_gradient(ours["log"], theirs["log"], p) < EXACT
+    assert worst_gradient(ours["mean"], theirs["mean"], p) > 1e-3
 
 
 @pytest.mark.parametrize("problem", problems((2,)), ids=name_of)
