@@ -26,7 +26,7 @@ class Figure:
 
     def kept(self, name: str) -> str:
         """The name under which a file is kept in docs/results."""
-        return f"figure_{self.name}_{name}"
+        return f"figure_{self.name}_{Path(name).name}"
 
     def section(self, records: Path) -> str:
         """Its part of the page; what has not been made is said to be missing."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.figure_plan import load_figures
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
-from benchmarks.study_records import RECORDS, Record, records_of, unit_of
+from benchmarks.study_records import RECORDS, Record, likelihood, records_of, unit_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
@@ -50,16 +50,12 @@ def _agreement(records: list[Record]) -> str:
 
 
 def _ais_of_all(records: list[Record]) -> str:
-    """AIS of all test data: importance sampling of all, and what AIS adds to it on the data that have both.
-
-    Both errors are of means over data; what one datum contributes to both is neglected.
-    """
-    found = [(one["estimators"].get("importance"), one["agreement"].get("ais - importance")) for one in records]
-    if not all(own and both and both["data"] < own["data"] for own, both in found):
+    """AIS of all test data, where it differs from that of the data it was measured on."""
+    pairs = [(one["estimators"].get("importance"), one["agreement"].get("ais - importance")) for one in records]
+    if not all(own and both and both["data"] < own["data"] for own, both in pairs):
         return "-"
-    key = "standard_error_over_data"
-    error = statistics.fmean(math.hypot(own[key], both[key]) for own, both in found)
-    return f"{spread([own['nats'] + both['nats'] for own, both in found])} ± {error:.2f}"
+    found = [best for one in records if (best := likelihood(one))]
+    return f"{spread([nats for nats, _ in found])} ± {statistics.fmean(error for _, error in found):.2f}"
 
 
 def _summary(key: str, digits: int = 2) -> Callable[[list[Record]], str]:
@@ -109,14 +105,16 @@ COLUMNS: dict[str, Callable[[list[Record]], str]] = {
     "exact": _estimate("exact"),
     "ms per iteration": _per_iteration,
     "seconds": _summary("seconds", 0),
-    "decoder evaluations": lambda records: f"{records[0]['summary']['decoder_evaluations']:,}",
+    "decoder evaluations": lambda records: (
+        f"{statistics.fmean(one['summary']['decoder_evaluations'] for one in records):,.0f}"
+    ),
     "seeds": lambda records: ", ".join(str(one["seed"]) for one in records),
 }
 
 
-def table(study: Study) -> Iterator[str]:
+def table(study: Study, setting: str = "") -> Iterator[str]:
     """Lines of the table, a row for each label; a column that is empty throughout is left out."""
-    records = records_of(study)
+    records = [one for one in records_of(study) if one["setting"] == setting]
     by_row = {label: [one for one in records if one["row"] == label] for label in study.rows}
     filled = {label: found for label, found in by_row.items() if found}
     columns = {title: {label: cell(found) for label, found in filled.items()} for title, cell in COLUMNS.items()}
@@ -152,8 +150,20 @@ def grid_table(study: Study) -> Iterator[str]:
 
 
 def _nats(records: Sequence[Record], setting: str, row: str) -> list[float]:
-    chosen = [one for one in records if unit_of(one)[:2] == (setting, row) and "importance" in one["estimators"]]
-    return [one["estimators"]["importance"]["nats"] for one in chosen]
+    chosen = [likelihood(one) for one in records if unit_of(one)[:2] == (setting, row)]
+    return [found[0] for found in chosen if found]
+
+
+def tables(study: Study) -> Iterator[str]:
+    """Lines of a study's table, or of one for each setting of its grid."""
+    if not study.grid:
+        yield from table(study)
+    elif not study.detail:
+        yield from grid_table(study)
+    else:
+        for index, (setting, words) in enumerate(study.grid.items()):
+            yield from ([""] if index else [])
+            yield from (f"{setting}, `{' '.join(words)}`:", "", *table(study, setting))
 
 
 def section(study: Study) -> str:
@@ -169,7 +179,7 @@ def section(study: Study) -> str:
         f" and is measured by `metvae evaluate {' '.join(study.evaluate)}`."
         f" Made on: {'; '.join(made) or 'nothing yet'}.",
         "",
-        *(grid_table(study) if study.grid else table(study)),
+        *tables(study),
     ]
     if records:
         lines += ["", f"![{study.title}](results/{study.name}.png)"]

@@ -1,15 +1,18 @@
 """Run or resume a study, or write docs/results.md alone.
 
     python -m benchmarks.study digits_methods --seeds 0
+    python -m benchmarks.study digits_methods --rows VAE --seeds 1 --check
     python -m benchmarks.study page
 
 Each run is trained and evaluated by the commands of metvae, in a folder of its own below outputs/studies; what is
 finished is left alone, what was stopped goes on. Its numbers are added to docs/results/NAME.json, and docs/results.md
 is written anew after each run. Seeds are the outer loop, so that all rows have one seed early. Several processes may
-carry out different rows or seeds of a study at once.
+carry out different rows or seeds of a study at once. `--check` makes runs whose numbers are kept once more, below
+outputs/checks, and prints both; it keeps nothing.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 import time
@@ -18,12 +21,13 @@ from pathlib import Path
 
 from benchmarks.results_page import write_page
 from benchmarks.study_plan import Study, StudyError, Unit, load_study, names, short_hash
-from benchmarks.study_records import keep, read_record, records_of, unit_of, writing
+from benchmarks.study_records import Record, keep, likelihood, read_record, records_of, unit_of, writing
 from benchmarks.words import Parser, several
 from metvae_cli.schema import did_you_mean
 from metvae_cli.tracking.run_directory import read_status
 
 HOME = Path("outputs") / "studies"
+CHECKS = Path("outputs") / "checks"
 STOPPED = (130, 138, 140, 143)  # by a signal: the study ends too
 
 
@@ -38,10 +42,10 @@ def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> I
         yield "evaluate", [f"run={folder}", *study.evaluate, f"hydra.run.dir={evaluation}"]
 
 
-def carry_out(study: Study, unit: Unit) -> bool:
-    """Do what is left of a run and keep its record; False if a command failed."""
-    home, label = HOME / study.name, f"{unit.setting} {unit.row}, seed {unit.seed}".strip()
-    folder = home / study.folder(unit)
+def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
+    """Do what is left of a run and read its record; None if a command failed."""
+    label = f"{unit.setting} {unit.row}, seed {unit.seed}".strip()
+    folder = home / study.name / study.folder(unit)
     evaluation = folder / f"evaluation_{short_hash(study.evaluate)}"
     for command, words in command_lines(study, unit, folder, evaluation):
         started = time.monotonic()
@@ -51,20 +55,48 @@ def carry_out(study: Study, unit: Unit) -> bool:
             sys.exit(done.returncode)
         if done.returncode:
             print(f"{label}: metvae {command} ended with status {done.returncode}; see {folder}", flush=True)
-            return False
-    with writing(HOME / ".lock"):
-        keep(study, read_record(study, unit, folder, evaluation))
-        write_page()
-    return True
+            return None
+    return read_record(study, unit, folder, evaluation)
 
 
 def run_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
     """Do what is left of a study; the exit status."""
     failed = 0
     for unit in study.units(rows, seeds):
-        if unit not in {unit_of(record) for record in records_of(study)}:
-            failed += not carry_out(study, unit)
+        if unit in {unit_of(record) for record in records_of(study)}:
+            continue
+        record = carry_out(study, unit, HOME)
+        failed += record is None
+        if record is not None:
+            with writing(HOME / ".lock"):
+                keep(study, record)
+                write_page()
     return 1 if failed else 0
+
+
+def check_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
+    """Make kept runs once more and print their numbers beside the kept ones; 1 if a command failed."""
+    failed, known = 0, {unit_of(record): record for record in records_of(study)}
+    for unit in study.units(rows, seeds):
+        if unit in known:
+            record = carry_out(study, unit, CHECKS)
+            failed += record is None
+            if record is not None:
+                alike = [one for other, one in known.items() if other[:2] == unit[:2]]
+                print(compared(known[unit], record, alike), flush=True)
+    return 1 if failed else 0
+
+
+def compared(kept: Record, made: Record, alike: Sequence[Record]) -> str:
+    """A line with both likelihoods and bounds, and how far the seeds of the row (`alike`) lie apart."""
+    both = [(likelihood(one) or (float("nan"),))[0] for one in (kept, made)]
+    seeds = [found[0] for one in alike if (found := likelihood(one))]
+    spread = f", standard deviation over seeds {statistics.stdev(seeds):.3f}" if len(seeds) > 1 else ""
+    bounds = [one["summary"].get("test/bound", float("nan")) for one in (kept, made)]
+    return (
+        f"{kept['row']}, seed {kept['seed']}: log-likelihood {both[0]:.3f} kept, {both[1]:.3f} now{spread}; "
+        f"test bound {bounds[0]:.3f} kept, {bounds[1]:.3f} now"
+    )
 
 
 def parser() -> Parser:
@@ -75,6 +107,7 @@ def parser() -> Parser:
     made.add_argument("study", help=f"one of {', '.join(names())}, or `page` for docs/results.md alone")
     made.add_argument("--rows", type=several(str), help="some of its rows, by commas (all)")
     made.add_argument("--seeds", type=several(_seed), help="by commas (its own)")
+    made.add_argument("--check", action="store_true", help="make kept runs once more and compare; keep nothing")
     return made
 
 
@@ -98,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in chosen.rows or ():
         if row not in study.rows:
             made.error(f"--rows: no row {row!r}{did_you_mean(row, [*study.rows])}; rows are {'; '.join(study.rows)}")
-    return run_study(study, chosen.rows or [*study.rows], chosen.seeds or study.seeds)
+    do = check_study if chosen.check else run_study
+    return do(study, chosen.rows or [*study.rows], chosen.seeds or study.seeds)
 
 
 if __name__ == "__main__":

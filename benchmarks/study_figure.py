@@ -10,17 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.study_plan import Study
-from benchmarks.study_records import Record, unit_of
+from benchmarks.study_records import Record, likelihood, unit_of
 
 _COSTS = ("decoder evaluations", "seconds of training")
 _STROKES = ("-", "--", "-.", ":")
+_MARKS = ("o", "x", "^")
 _GRID = 100
 
 
 def write_figure(study: Study, records: Sequence[Record], path: Path) -> None:
     """Draw a study: bounds against cost and likelihoods, or, of a grid, likelihoods relative to the first row's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = _grid(study, records) if study.grid else _curves(study, records)
+    figure = _grid(study, records) if study.grid and not study.detail else _curves(study, records)
     # Without its date and version the file changes only where the picture does.
     figure.savefig(path, dpi=90, metadata={"Software": None})
     plt.close(figure)
@@ -35,13 +36,16 @@ def _dashes(index: int) -> str:
 
 
 def _curves(study: Study, records: Sequence[Record]) -> Figure:
-    """Validation bounds against decoder evaluations and seconds, and test likelihoods with their spread over seeds."""
+    """Validation bounds against decoder evaluations and seconds, and test likelihoods with their spread over seeds.
+
+    Of a grid, the first setting is one of equal evaluations and the last one of equal seconds.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.1))
     ends: list[float] = []
     for index, row in enumerate(study.rows):
-        found = [one for one in records if one["row"] == row and len(one.get("curve", ())) > 1]
-        for column, axis in enumerate(axes[:2]):
-            if found:
+        for column, (axis, setting) in enumerate(zip(axes[:2], (study.settings[0], study.settings[-1]), strict=True)):
+            chosen = [one for one in records if unit_of(one)[:2] == (setting, row)]
+            if found := [one for one in chosen if len(one.get("curve", ())) > 1]:
                 cost, bound = mean_curve([one["curve"] for one in found], column)
                 axis.plot(cost, bound, color=_color(index), linestyle=_dashes(index))
                 ends.append(bound[-1])
@@ -62,25 +66,27 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tupl
 
 
 def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
-    """A dot for each seed of each row."""
+    """A mark for each seed of each row; settings of a grid are told apart by their marks."""
     for place, row in enumerate(reversed(study.rows)):
-        values = [
-            one["estimators"]["importance"]["nats"]
-            for one in records
-            if one["row"] == row and "importance" in one["estimators"]
-        ]
-        axis.plot(values, [place] * len(values), "o", color=_color(len(study.rows) - 1 - place), alpha=0.7)
+        for setting, mark in zip(study.settings, _MARKS, strict=False):
+            found = [likelihood(one) for one in records if unit_of(one)[:2] == (setting, row)]
+            values = [best[0] for best in found if best]
+            color = _color(len(study.rows) - 1 - place)
+            label = setting if setting and not place else None
+            axis.plot(values, [place] * len(values), mark, color=color, alpha=0.7, label=label)
     axis.set_yticks(range(len(study.rows)), [*reversed(study.rows)])
     for place, label in enumerate(axis.get_yticklabels()):  # the legend of the curves beside it
         label.set_color(_color(len(study.rows) - 1 - place))
-    axis.set(xlabel="test log-likelihood (nats), a dot for each seed")
+    axis.set(xlabel="test log-likelihood (nats), a mark for each seed")
     axis.grid(axis="x", alpha=0.3)
+    if study.grid:
+        axis.legend(fontsize=8)
 
 
 def _grid(study: Study, records: Sequence[Record]) -> Figure:
     """Likelihoods less the first row's with the same seed, setting by setting."""
     figure, axis = plt.subplots(figsize=(max(7, 1.1 * len(study.grid) + 3), 4.5), layout="constrained")
-    nats = {unit_of(one): one["estimators"]["importance"]["nats"] for one in records}
+    nats = {unit_of(one): best[0] for one in records if (best := likelihood(one))}
     first, *others = study.rows
     for index, row in enumerate(others):
         places, means, deviations = [], [], []

@@ -12,6 +12,7 @@ A study is a file of `benchmarks/studies`:
       IWAE-10: [experiment=mnist_iwae]      # the words that make the row what it is
     grid:                                   # settings in which each row is trained; none is one setting
       D = 2: [latent_dim=2]
+    detail: true                            # of a grid: a table with all columns for each setting
     published: {IWAE-10: "-84.82"}          # a number to stand beside it, with its source in the text
 """
 
@@ -25,7 +26,7 @@ from omegaconf import OmegaConf
 
 STUDIES = Path(__file__).parent / "studies"
 _NEEDED = {"title", "rows", "seeds"}
-_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "published"}
+_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "detail", "published"}
 
 
 class Unit(NamedTuple):
@@ -47,6 +48,7 @@ class Study:
     common: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
     grid: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    detail: bool = False
     text: str = ""
     verdict: str = ""
     published: dict[str, str] = field(default_factory=dict)
@@ -108,6 +110,7 @@ def load_study(name: str) -> Study:
         common=tuple(content.get("common", ())),
         evaluate=tuple(content.get("evaluate", ())),
         grid={str(label): tuple(words) for label, words in content.get("grid", {}).items()},
+        detail=content.get("detail", False),
         text=content.get("text", ""),
         verdict=content.get("verdict", ""),
         published=content.get("published", {}),

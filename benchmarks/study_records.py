@@ -7,6 +7,7 @@ numbers that tables show, and of `metrics.csv` a thin curve of the bound against
 import csv
 import fcntl
 import json
+import math
 import os
 import platform
 import statistics
@@ -50,6 +51,22 @@ Record = dict[str, Any]
 def unit_of(record: Record) -> Unit:
     """Which run a record is of."""
     return Unit(record.get("setting", ""), record["row"], record["seed"])
+
+
+def likelihood(record: Record) -> tuple[float, float] | None:
+    """The best estimate of log p(x) that a record has, and its standard error over data; None without any.
+
+    By AIS, if it has been measured on some of the data and importance sampling on all: that of all, and what AIS adds
+    to it on the data that have both. Both errors are of means over data; what one datum contributes to both is
+    neglected.
+    """
+    own, both = record["estimators"].get("importance"), record["agreement"].get("ais - importance")
+    if own is None:
+        return None
+    key = "standard_error_over_data"
+    if both is None or both["data"] >= own["data"]:
+        return own["nats"], own[key]
+    return own["nats"] + both["nats"], math.hypot(own[key], both[key])
 
 
 def records_of(study: Study) -> list[Record]:
