@@ -137,11 +137,8 @@ def between(initial: Tensor, final: Tensor, beta: Beta) -> Tensor:
 
 def select(chosen: Tensor, this: Point, other: Point) -> Point:
     """Row-wise choice between two points, chosen (S, B) bool. No in-place writes: autograd keeps both."""
-    if chosen.device.type == "cpu":  # the same values and gradients; elsewhere to ask would be to wait for the device
-        if _all(chosen):
-            return this
-        if _all(~chosen):
-            return other
+    if chosen.device.type == "cpu" and _all(chosen):
+        return this  # the same values and gradients; elsewhere to ask would be to wait for the device
 
     def pick(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         if a is None or b is None:

@@ -85,15 +85,24 @@ class MetropolisHastings(Kernel):
 
     def outcome(self, attempt: Attempt, decision: Tensor) -> tuple[Point, StepInfo]:
         """The next point and the record, for decisions (S, B); what is not finite is rejected in any case."""
-        (point, log_refresh, noise), proposed, ratio, finite = attempt[:4]
-        accepted = decision & finite
+        accepted = decision & attempt.finite
+        point = select(accepted, attempt.proposed.point, self.rejection(attempt))
+        return point, self.record(attempt, accepted)
+
+    def rejection(self, attempt: Attempt) -> Point:
+        """Where a step ends that is rejected."""
+        return self.proposal.rejected(attempt.start.point)
+
+    def record(self, attempt: Attempt, accepted: Tensor) -> StepInfo:
+        """The record of a step, accepted (S, B) only where its ratio is finite."""
+        (_, log_refresh, noise), proposed, ratio, finite = attempt[:4]
         zero = torch.zeros_like(ratio)
         log_alpha = torch.where(accepted, attempt.log_accept, torch.where(finite, attempt.log_reject, 0.0))
         accept_prob = torch.where(finite, attempt.log_accept.detach().exp(), 0.0)
         by_metropolis = self.acceptance is Acceptance.METROPOLIS
         log_reversal = torch.where(accepted, -attempt.gain, 0.0)
         log_path = torch.where(accepted, proposed.log_correction, 0.0) - log_alpha
-        info = StepInfo(
+        return StepInfo(
             log_reversal=log_reversal if log_refresh is None else log_refresh + log_reversal,
             log_path=log_path if log_refresh is None else log_refresh + log_path,
             log_alpha=log_alpha,
@@ -104,7 +113,6 @@ class MetropolisHastings(Kernel):
             divergent=~finite,
             noise=StepNoise(_back(accepted, proposed), noise),
         )
-        return select(accepted, proposed.point, self.proposal.rejected(point)), info
 
     def can_reject(self, attempt: Attempt) -> Tensor:
         """Where a rejection has a positive probability, (S, B) bool."""

@@ -27,13 +27,14 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
             "bookkeeping=none: this objective would not use the sampler; "
             "set sampler=none, or objective=metvae or objective=annealed"
         )
+    if bookkeeping == "reversal" and sampler.decisions == "stopped":
+        raise ValueError(
+            "bookkeeping=reversal: a chain that stops where it is rejected (sampler.decisions=stopped) leaves no "
+            "target invariant, so that decisions cannot be summed out; set sampler=hmc or sampler.decisions=sampled, "
+            "or objective=metvae_stopped"
+        )
     if bookkeeping != "path":
         refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")
-    if sampler.checkpoints and sampler.decisions != "sampled":
-        raise ValueError(
-            f"trainer.checkpoint_chain=true: is for sampled decisions, not for decisions={sampler.decisions}; set it "
-            "to false, or sampler.decisions=sampled"
-        )
     if bookkeeping == "path" and not sampler.is_adjusted:
         raise ValueError(
             "bookkeeping=path: MetVAE needs steps that accept or reject; set sampler.acceptance=barker and "
@@ -44,11 +45,6 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
         raise ValueError(
             "bookkeeping=reversal: accepting or rejecting these moves leaves no target invariant, so that decisions "
             "cannot be summed out; set sampler.acceptance=none, or objective=metvae"
-        )
-    if bookkeeping == "reversal" and sampler.decisions == "stopped":
-        raise ValueError(
-            "bookkeeping=reversal: a chain that stops where it is rejected leaves no target invariant, so that "
-            "decisions cannot be summed out; set sampler.decisions=sampled, or objective=metvae"
         )
     fixed = any(kernel.proposal.fixes_noise for kernel in sampler.steps)
     if bookkeeping == "reversal" and sampler.is_adjusted and fixed:

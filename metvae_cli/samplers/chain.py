@@ -120,7 +120,7 @@ class Sampler(nn.Module):
 
     def forward(self, z: Tensor, path: AnnealedPath, *, create_graph: bool) -> Trajectory:
         """Run the chain from z (S, B, D): 1 + K evaluations of the path (1 + K * num_leapfrog for HMC)."""
-        again = self._recomputation(z, path, create_graph)
+        again = self.recomputation(z, path, create_graph)
         evaluate = partial(path.evaluate, z, create_graph=create_graph)
         initial = evaluate() if again is None else again(evaluate, lambda point: point.z)
         return self.run(initial, path, create_graph=create_graph, again=again)
@@ -149,7 +149,8 @@ class Sampler(nn.Module):
     def _betas(self, like: Tensor, betas: Tensor | None) -> Sequence[Beta]:
         return self.schedule.betas(like) if betas is None else betas.to(like).unbind()
 
-    def _recomputation(self, z: Tensor, path: AnnealedPath, create_graph: bool) -> Recomputation | None:
+    def recomputation(self, z: Tensor, path: AnnealedPath, create_graph: bool) -> Recomputation | None:
+        """What computes a chain from z again in the backward pass; None where its graph is kept, or there is none."""
         return Recomputation(path, z.device) if self.checkpoints and create_graph else None
 
     def start_of(self, point: Point, path: AnnealedPath, beta: Beta) -> StepStart:

@@ -9,14 +9,15 @@ path bookkeeping the probability of each history cancels against that in its wei
 through the tests at all (`through_tests=False`).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point, concatenate
-from metvae_cli.kernels.base import StepInfo, StepNoise
-from metvae_cli.kernels.metropolis_hastings import Attempt, MetropolisHastings
+from metvae_cli.densities import AnnealedPath, Beta, Point, concatenate
+from metvae_cli.kernels.base import Kernel, StepInfo, StepNoise
+from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
 
@@ -71,14 +72,8 @@ class Histories(NamedTuple):
         found = self.trajectory
         info = StepInfo(*(pick(entry, 1) for entry in found.info[:-1]))  # pyright: ignore[reportArgumentType]
         start = Point(*(None if t is None else t[:num_samples] for t in found.initial))  # pyright: ignore
-        return Trajectory(
-            start,
-            pick_point(found.final),
-            info,
-            [None] * len(found.noise),
-            pick(found.log_final, 1),
-            found.score_moments,
-        )
+        end, log_final = pick_point(found.final), pick(found.log_final, 1)
+        return Trajectory(start, end, info, [None] * len(found.noise), log_final, found.score_moments)
 
 
 def histories_of(
@@ -92,24 +87,69 @@ def histories_of(
     return follow(sampler, z, path, create_graph=create_graph, through_tests=through_tests)
 
 
+class Branches(NamedTuple):
+    """Both outcomes of a step, from the same point.
+
+    log_accept, log_reject: (S, B), their log-probabilities; -inf where one cannot happen
+    """
+
+    taken: Point
+    info_taken: StepInfo
+    left: Point
+    info_left: StepInfo
+    log_accept: Tensor
+    log_reject: Tensor
+
+
+class _Steps:
+    """The steps of a sampler, each followed both ways; see `histories_of` for what is given."""
+
+    def __init__(self, sampler: Sampler, path: AnnealedPath, *, create_graph: bool, through_tests: bool) -> None:
+        self.sampler, self.path = sampler, path
+        self.create_graph, self.through_tests = create_graph, through_tests
+
+    def begin(self, z: Tensor) -> Point:
+        """The path at z; steps from there on keep no graph if the sampler says so."""
+        self.again = self.sampler.recomputation(z, self.path, self.create_graph)
+        evaluate = partial(self.path.evaluate, z, create_graph=self.create_graph)
+        return evaluate() if self.again is None else self.again(evaluate, lambda point: point.z)
+
+    def branch(self, kernel: Kernel, point: Point, beta: Beta) -> Branches:
+        """Both outcomes of one step from a point."""
+        assert isinstance(kernel, MetropolisHastings)
+        both = partial(self._both, kernel, point, beta)
+        return both() if self.again is None else self.again(both, lambda found: found.taken.z)
+
+    def _both(self, kernel: MetropolisHastings, point: Point, beta: Beta) -> Branches:
+        attempt = kernel.attempt(point, self.path, beta, create_graph=self.create_graph)
+        attempt = attempt if self.through_tests else attempt.without_graph()
+        never = torch.zeros_like(attempt.finite)
+        taken, info_taken = kernel.outcome(attempt, ~never)
+        left, info_left = kernel.rejection(attempt), kernel.record(attempt, never)
+        if not self.sampler.reverse.is_exact:
+            info_taken, info_left = info_taken._replace(noise=None), info_left._replace(noise=None)
+        log_accept = torch.where(attempt.finite, attempt.log_accept, -torch.inf)
+        log_reject = torch.where(attempt.finite, attempt.log_reject, 0.0)
+        log_reject = torch.where(kernel.can_reject(attempt), log_reject, -torch.inf)
+        return Branches(taken, info_taken, left, info_left, log_accept, log_reject)
+
+
 def enumerate_decisions(
     sampler: Sampler, z: Tensor, path: AnnealedPath, *, create_graph: bool, through_tests: bool = True
 ) -> Histories:
     """All histories of the chains that start at z (S, B, D): 2^K evaluations of the path (for moves of one each)."""
-    initial = point = path.evaluate(z, create_graph=create_graph)
+    steps = _Steps(sampler, path, create_graph=create_graph, through_tests=through_tests)
+    initial = point = steps.begin(z)
     records: list[StepInfo] = []
     starts: list[StepStart] = []
     log_probability = torch.zeros_like(point.log_final)
     for kernel, beta in zip(sampler.steps, sampler.schedule.betas(z), strict=True):
-        assert isinstance(kernel, MetropolisHastings)
         starts.append(sampler.start_of(point, path, beta))
-        attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
-        attempt = attempt if through_tests else attempt.without_graph()
-        (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
-        initial, point = concatenate(initial, initial), concatenate(taken, left)
-        records = [*(join(record, record) for record in records), join(info_taken, info_left)]
+        found = steps.branch(kernel, point, beta)
+        initial, point = concatenate(initial, initial), concatenate(found.taken, found.left)
+        records = [*(join(record, record) for record in records), join(found.info_taken, found.info_left)]
         starts = [start._replace(log_final=torch.cat([start.log_final, start.log_final])) for start in starts]
-        log_probability = _both(kernel, attempt, log_probability)
+        log_probability = torch.cat([log_probability + found.log_accept, log_probability + found.log_reject])
     trajectory = make_trajectory(initial, point, records, starts)
     return Histories(trajectory, log_probability.unflatten(0, (-1, len(z))))
 
@@ -121,25 +161,23 @@ def enumerate_stops(
 
     What has stopped takes part in no later step; the records of those steps say how the chain that went on fared.
     """
-    initial = point = path.evaluate(z, create_graph=create_graph)
+    steps = _Steps(sampler, path, create_graph=create_graph, through_tests=through_tests)
+    initial = point = steps.begin(z)
     moving = torch.zeros_like(point.log_final)  # log-probability of having moved at every step so far
     stopped: list[Point] = []
     log_probability: list[Tensor] = []
     records: list[StepInfo] = []
     starts: list[StepStart] = []
     for kernel, beta in zip(sampler.steps, sampler.schedule.betas(z), strict=True):
-        assert isinstance(kernel, MetropolisHastings)
         start = sampler.start_of(point, path, beta)
-        attempt = kernel.attempt(point, path, beta, create_graph=create_graph)
-        attempt = attempt if through_tests else attempt.without_graph()
-        (taken, info_taken), (left, info_left) = _both_ways(kernel, attempt)
+        found = steps.branch(kernel, point, beta)
         before, after = len(stopped), sampler.num_steps - len(stopped)
-        records.append(join(*[_over(info_left)] * before, info_left, *[info_taken] * after))
+        over = _over(found.info_left)
+        records.append(join(*[over] * before, found.info_left, *[found.info_taken] * after))
         starts.append(start._replace(log_final=torch.cat([start.log_final] * (sampler.num_steps + 1))))
-        accept, reject = _both(kernel, attempt, moving).chunk(2)
-        stopped.append(left)
-        log_probability.append(reject)
-        point, moving = taken, accept
+        stopped.append(found.left)
+        log_probability.append(moving + found.log_reject)
+        point, moving = found.taken, moving + found.log_accept
     ends = concatenate(*stopped, point)
     begins = concatenate(*[initial] * (sampler.num_steps + 1))
     return Histories(make_trajectory(begins, ends, records, starts), torch.stack([*log_probability, moving]))
@@ -149,19 +187,6 @@ def _over(info: StepInfo) -> StepInfo:
     """The record of a step for a chain that had stopped before: it adds nothing to the weight."""
     zero = torch.zeros_like(info.log_path)
     return info._replace(log_reversal=zero, log_path=zero, log_alpha=zero, log_choice=zero)
-
-
-def _both_ways(kernel: MetropolisHastings, attempt: Attempt) -> list[tuple[Point, StepInfo]]:
-    """The outcomes of accepting and of rejecting."""
-    return [kernel.outcome(attempt, torch.full_like(attempt.finite, decision)) for decision in (True, False)]
-
-
-def _both(kernel: MetropolisHastings, attempt: Attempt, log_probability: Tensor) -> Tensor:
-    """Log-probabilities of the histories that accept, then of those that reject; -inf where one cannot happen."""
-    zero = torch.zeros_like(log_probability)
-    accept = torch.where(attempt.finite, log_probability + attempt.log_accept, -torch.inf)
-    reject = log_probability + torch.where(attempt.finite, attempt.log_reject, zero)
-    return torch.cat([accept, torch.where(kernel.can_reject(attempt), reject, -torch.inf)])
 
 
 def join(*infos: StepInfo) -> StepInfo:

@@ -25,6 +25,7 @@ from tests.tracking.boards import (
 )
 
 OFTEN = ("trainer.log_every=10", "trainer.picture_every=1")
+DRAWN = ("sampler=hmc", "objective=metvae", *OFTEN)  # decisions, for the scalars of the score function
 EPOCHS = [21, 42, 63]
 LOGGED = [10, 20, 30, 40, 50, 60]
 MEASURED = ["bound", "reconstruction", "kl", "log_weight_variance", "effective_samples"]
@@ -55,7 +56,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert train("hydra.run.dir=whole", "trainer.max_epochs=3", *OFTEN) == 0
+        assert train("hydra.run.dir=whole", "trainer.max_epochs=3", *DRAWN) == 0
         yield folder
 
 
@@ -86,7 +87,7 @@ def test_the_configuration_and_the_command_line_are_text(here: Path) -> None:
     assert OmegaConf.to_container(OmegaConf.create(config)) == manifest["config"]
     (line,) = text_of(here / "whole", "command").splitlines()
     assert line.startswith("    ")
-    assert line.endswith("hydra.run.dir=whole trainer.max_epochs=3 " + " ".join(OFTEN))
+    assert line.endswith("hydra.run.dir=whole trainer.max_epochs=3 " + " ".join(DRAWN))
 
 
 def test_the_row_of_a_run(here: Path) -> None:
@@ -131,7 +132,7 @@ def test_an_interrupted_run_that_goes_on_writes_what_the_whole_one_writes(
 
     monkeypatch.setattr(Interruption, "check", check)
     folder = f"cut_{checks}"
-    assert train(f"hydra.run.dir={folder}", "trainer.max_epochs=3", *OFTEN) == 143
+    assert train(f"hydra.run.dir={folder}", "trainer.max_epochs=3", *DRAWN) == 143
     tags = set(steps_by_tag(here / folder))
     assert "_hparams_/session_start_info" in tags  # a row in the table
     assert not {"_hparams_/session_end_info", "final/val/bound"} & tags
@@ -141,7 +142,7 @@ def test_an_interrupted_run_that_goes_on_writes_what_the_whole_one_writes(
 
 
 def test_a_killed_run_that_goes_on_writes_what_the_whole_one_writes(here: Path) -> None:
-    words = (*TINY, "trainer.max_epochs=3", *OFTEN, "hydra.run.dir=killed", "trainer.test_samples=300")
+    words = (*TINY, "trainer.max_epochs=3", *DRAWN, "hydra.run.dir=killed", "trainer.test_samples=300")
     process = start(here, "train", *words)
     wait_for_epoch(here / "killed", 1)
     process.kill()
@@ -151,7 +152,7 @@ def test_a_killed_run_that_goes_on_writes_what_the_whole_one_writes(here: Path) 
 
 
 def test_a_finished_run_may_go_on_and_go_on(here: Path) -> None:
-    assert train("hydra.run.dir=longer", "trainer.max_epochs=1", *OFTEN) == 0
+    assert train("hydra.run.dir=longer", "trainer.max_epochs=1", *DRAWN) == 0
     assert metvae("train", "resume=longer") == 0
     assert steps_by_tag(here / "longer")["final/val/bound"] == [21]
     assert metvae("train", "resume=longer", "trainer.max_epochs=3") == 0

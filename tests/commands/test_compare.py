@@ -51,7 +51,7 @@ def test_real_runs_are_one_row_with_their_seeds(
     assert cli.main(["compare", "outputs/train", "--format", "json", "--plot", "curves.png"]) == 0
     content = json.loads(capsys.readouterr().out)
     (group,) = content["groups"]
-    assert group["method"] == "sampler=hmc objective=metvae"
+    assert group["method"] == "sampler=hmc_stopped objective=metvae_stopped"
     assert [member["seed"] for member in group["members"]] == [0, 1]
     folders = [Path(member["folder"]) for member in group["members"]]
     bounds = [json.loads((folder / "summary.json").read_text())["val/bound"] for folder in folders]

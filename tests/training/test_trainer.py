@@ -163,7 +163,7 @@ def test_warming_up_weighs_the_likelihood_and_scales_the_loss(tmp_path: Path, mo
 
 def test_the_score_function_is_warmed_up(tmp_path: Path) -> None:
     """Its weight is 0, 1/2 and 1 in the epochs; the gradient is the pathwise one plus so much of it."""
-    trainer = make(tmp_path, "trainer.score_warmup_epochs=2", "trainer.max_epochs=3")
+    trainer = make(tmp_path, "sampler=hmc", "objective=metvae", "trainer.score_warmup_epochs=2", "trainer.max_epochs=3")
     assert [trainer.settings.score_weight(epoch) for epoch in range(4)] == [0.0, 0.5, 1.0, 1.0]
     learner = trainer.learner
     x = learner.dataset.batch(torch.arange(64))
