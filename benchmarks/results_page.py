@@ -146,7 +146,9 @@ def grid_table(study: Study) -> Iterator[str]:
     yield ""
     yield "The rows: " + "; ".join(f"{row}: `{' '.join(words)}`" for row, words in study.rows.items()) + "."
     counts = sorted({len(_nats(records, setting, row)) for setting in study.grid for row in study.rows} - {0})
-    yield f"Test log-likelihood by importance sampling; seeds of a cell: {', '.join(map(str, counts)) or 'none'}."
+    annealed = any("ais" in one["estimators"] for one in records)
+    how = "annealing, of all data by difference" if annealed else "importance sampling"
+    yield f"Test log-likelihood by {how}; seeds of a cell: {', '.join(map(str, counts)) or 'none'}."
 
 
 def _nats(records: Sequence[Record], setting: str, row: str) -> list[float]:
