@@ -59,10 +59,10 @@ def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
     return read_record(study, unit, folder, evaluation)
 
 
-def run_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
-    """Do what is left of a study; the exit status."""
+def run_study(study: Study, units: Sequence[Unit]) -> int:
+    """Do what is left of runs of a study; the exit status."""
     failed = 0
-    for unit in study.units(rows, seeds):
+    for unit in units:
         if unit in {unit_of(record) for record in records_of(study)}:
             continue
         record = carry_out(study, unit, HOME)
@@ -74,10 +74,10 @@ def run_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
     return 1 if failed else 0
 
 
-def check_study(study: Study, rows: Sequence[str], seeds: Sequence[int]) -> int:
+def check_study(study: Study, units: Sequence[Unit]) -> int:
     """Make kept runs once more and print their numbers beside the kept ones; 1 if a command failed."""
     failed, known = 0, {unit_of(record): record for record in records_of(study)}
-    for unit in study.units(rows, seeds):
+    for unit in units:
         if unit in known:
             record = carry_out(study, unit, CHECKS)
             failed += record is None
@@ -107,6 +107,7 @@ def parser() -> Parser:
     made.add_argument("study", help=f"one of {', '.join(names())}, or `page` for docs/results.md alone")
     made.add_argument("--rows", type=several(str), help="some of its rows, by commas (all)")
     made.add_argument("--seeds", type=several(_seed), help="by commas (its own)")
+    made.add_argument("--setting", action="append", default=[], help="one of its grid; may be given again (all)")
     made.add_argument("--check", action="store_true", help="make kept runs once more and compare; keep nothing")
     return made
 
@@ -131,8 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in chosen.rows or ():
         if row not in study.rows:
             made.error(f"--rows: no row {row!r}{did_you_mean(row, [*study.rows])}; rows are {'; '.join(study.rows)}")
-    do = check_study if chosen.check else run_study
-    return do(study, chosen.rows or [*study.rows], chosen.seeds or study.seeds)
+    for setting in chosen.setting:
+        if setting not in study.settings:
+            made.error(f"--setting: no setting {setting!r}{did_you_mean(setting, [*study.settings])}")
+    units = study.units(chosen.rows or [*study.rows], chosen.seeds or study.seeds, chosen.setting)
+    return (check_study if chosen.check else run_study)(study, list(units))
 
 
 if __name__ == "__main__":

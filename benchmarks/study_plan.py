@@ -58,10 +58,10 @@ class Study:
         """Labels of the grid."""
         return tuple(self.grid) or ("",)
 
-    def units(self, rows: Sequence[str], seeds: Sequence[int]) -> Iterator[Unit]:
-        """The runs of these rows; seeds are the outer loop, so that all rows have one seed early."""
+    def units(self, rows: Sequence[str], seeds: Sequence[int], settings: Sequence[str] = ()) -> Iterator[Unit]:
+        """The runs of these rows and settings (all); seeds are the outer loop, so that all rows have one seed early."""
         for seed in seeds:
-            for setting in self.settings:
+            for setting in settings or self.settings:
                 for row in rows:
                     yield Unit(setting, row, seed)
 

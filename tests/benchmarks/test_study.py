@@ -119,6 +119,7 @@ def test_seeds_are_the_outer_loop_and_other_words_are_another_folder() -> None:
     units = list(GRID.units([*GRID.rows], GRID.seeds))
     assert [unit.seed for unit in units] == [0] * 4 + [1] * 4
     assert units[0] == ("wide", "VAE", 0)
+    assert [unit.setting for unit in GRID.units(["VAE"], [0], ["narrow"])] == ["narrow"]
     assert GRID.words(units[0]) == ["sampler=none", "objective=elbo", "latent_dim=3", "decoder.hidden=[32]"]
     assert len({GRID.folder(unit) for unit in units}) == 8
     other = Study(**{**GRID.__dict__, "common": ("latent_dim=4",)})
@@ -208,6 +209,7 @@ def test_a_curve_keeps_its_ends_and_few_points(tmp_path: Path) -> None:
     [
         (["digits_method"], "no study 'digits_method'"),
         (["digits_methods", "--rows", "VAEE"], "no row 'VAEE'; did you mean VAE?"),
+        (["ring", "--setting", "20 second"], "no setting '20 second'; did you mean 20 seconds?"),
         (["digits_methods", "--seeds", "one"], "'one' is not a whole number"),
         (["digits_methods", "--bogus"], "--bogus"),
     ],
