@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results_page, study, study_plan, study_records
+from benchmarks import results_page, study, study_figure, study_plan, study_records
 from benchmarks.study_plan import Study, StudyError, Unit, load_study, names
 from tests.runs import TINY
 
@@ -157,6 +157,50 @@ def test_a_grid_shows_what_is_best_in_each_setting(home: Path) -> None:
     assert lines[2] == "| wide | `decoder.hidden=[32]` | -5.50 ± 0.71 | **-4.00** |"
     assert lines[3] == "| narrow | `decoder.hidden=[4]` | **-7.00** | -8.00 |"
     assert lines[-1].endswith("seeds of a cell: 1, 2.")
+
+
+def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
+    detailed = Study(**{**GRID.__dict__, "detail": True})
+    study_records.keep(detailed, record(Unit("wide", "VAE", 0), -5.0))
+    study_records.keep(detailed, record(Unit("narrow", "VAE", 0), -7.0))
+    lines = list(results_page.tables(detailed))
+    assert lines[0] == "wide, `decoder.hidden=[32]`:"
+    narrow = lines.index("narrow, `decoder.hidden=[4]`:")
+    assert ["-5.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [True, False]
+    assert ["-7.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [False, True]
+    assert sum("not measured" in line for line in lines) == 2
+    study_figure.write_figure(detailed, study_records.records_of(detailed), home / "figure.png")
+    assert (home / "figure.png").stat().st_size > 5000
+
+
+def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> None:
+    plain = record(Unit("wide", "VAE", 0), -5.0)
+    plain["estimators"]["importance"]["data"] = 300
+    assert study_records.likelihood(plain) == (-5.0, 0.25)
+    both = {"nats": 0.5, "standard_error_over_data": 0.6, "data": 100}
+    found = study_records.likelihood(plain | {"agreement": {"ais - importance": both}})
+    assert found == (-4.5, pytest.approx(0.65))
+    assert study_records.likelihood(plain | {"agreement": {"ais - importance": both | {"data": 300}}}) == (-5.0, 0.25)
+    assert study_records.likelihood(plain | {"estimators": {}}) is None
+
+
+def test_a_kept_run_is_made_once_more_and_compared(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "CHECKS", home / "checks")
+    for seed, nats in enumerate((-5.0, -6.0)):
+        study_records.keep(GRID, record(Unit("wide", "VAE", seed), nats))
+    kept = study_records.records_of(GRID)
+    monkeypatch.setattr(
+        study, "carry_out", lambda _, unit, place: record(unit, -5.5) if place == study.CHECKS else None
+    )
+    assert study.check_study(GRID, list(GRID.units(["VAE", "IWAE-2"], [0, 1]))) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("VAE, seed 0: log-likelihood -5.000 kept, -5.500 now, standard deviation over seeds 0.707;")
+    assert second.startswith("VAE, seed 1: log-likelihood -6.000 kept, -5.500 now")
+    assert study_records.records_of(GRID) == kept
+    monkeypatch.setattr(study, "carry_out", lambda *_: None)
+    assert study.check_study(GRID, list(GRID.units(["VAE"], [0]))) == 1
 
 
 def test_the_posteriors_of_encoder_and_chain_are_both_shown() -> None:
