@@ -41,9 +41,10 @@ def _curves(study: Study, records: Sequence[Record]) -> Figure:
     Of a grid, the first setting is one of equal evaluations and the last one of equal seconds.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.1))
+    measured = [setting for setting in study.settings if any(one["setting"] == setting for one in records)]
     ends: list[float] = []
     for index, row in enumerate(study.rows):
-        for column, (axis, setting) in enumerate(zip(axes[:2], (study.settings[0], study.settings[-1]), strict=True)):
+        for column, (axis, setting) in enumerate(zip(axes[:2], (measured[0], measured[-1]), strict=True)):
             chosen = [one for one in records if unit_of(one)[:2] == (setting, row)]
             if found := [one for one in chosen if len(one.get("curve", ())) > 1]:
                 cost, bound = mean_curve([one["curve"] for one in found], column)
@@ -52,7 +53,7 @@ def _curves(study: Study, records: Sequence[Record]) -> Figure:
     for axis, cost in zip(axes[:2], _COSTS, strict=True):
         axis.set(xlabel=cost, ylabel="validation bound (nats)", xscale="log")
         if ends:  # what happens far below hides the rest
-            axis.set_ylim(min(ends) - 2 * (max(ends) - min(ends)) - 0.5, max(ends) + 0.5)
+            axis.set_ylim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.5, max(ends) + 0.5)
     _likelihoods(axes[2], study, records)
     return figure
 
