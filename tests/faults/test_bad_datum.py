@@ -21,19 +21,20 @@ BAD = (math.nan, math.inf, -math.inf, 1e30)
 SPOILED, DATA = 3, 8
 OTHERS = torch.tensor([datum for datum in range(DATA) if datum != SPOILED])
 CONV = ("encoder=conv", "decoder=conv", "encoder.channels=[2,4]", "decoder.channels=[4,2]")
+CLASSIC = ("sampler=hmc", "objective=metvae")  # decisions that are drawn
 OPTIONS = {
     "conv": ("experiment=digits_lmcvae", *CONV),
     "bfloat16": ("experiment=digits_lmcvae", "trainer.precision=bf16-mixed"),
     "again in the backward pass": ("experiment=digits_uha", "trainer.checkpoint_chain=true"),
-    "adapted coordinates": ("sampler.precondition=adapted", "sampler.step_size_rule=adapted"),
-    "spread": ("sampler.step_size_rule=variance_sensitive",),
-    "running baseline": ("objective.baseline=running", "objective.num_samples=1"),
-    "enumerated": ("sampler.decisions=enumerated", "sampler.reverse=exact"),
+    "adapted coordinates": (*CLASSIC, "sampler.precondition=adapted", "sampler.step_size_rule=adapted"),
+    "spread": (*CLASSIC, "sampler.step_size_rule=variance_sensitive"),
+    "running baseline": (*CLASSIC, "objective.baseline=running", "objective.num_samples=1"),
+    "enumerated": (*CLASSIC, "sampler.decisions=enumerated", "sampler.reverse=exact"),
     "stopped": ("sampler.decisions=stopped",),
-    "cloned": ("sampler.cloned_decoder=true",),
-    "independent": ("sampler=independent_flow", "encoder.head=full"),
-    "vamp": ("prior=vamp", "prior.num_components=3"),
-    "two levels": ("prior=hierarchical", "encoder=hierarchical"),
+    "cloned": (*CLASSIC, "sampler.cloned_decoder=true"),
+    "independent": ("objective=metvae", "sampler=independent_flow", "encoder.head=full"),
+    "vamp": (*CLASSIC, "prior=vamp", "prior.num_components=3"),
+    "two levels": (*CLASSIC, "prior=hierarchical", "encoder=hierarchical"),
 }
 WORDS = METHODS | OPTIONS
 

@@ -32,15 +32,17 @@ def peak(num_steps: int, checkpoints: bool, *words: str) -> tuple[int, int]:
     return live.peak, size
 
 
+CLASSIC = ("sampler=hmc", "objective=metvae")  # decisions that are drawn
 GROWING = {
     "hmc": ("experiment=digits_metvae_hmc",),
     "lmcvae": ("experiment=digits_lmcvae",),
     "amcvae": ("experiment=digits_amcvae",),
     "uha": ("experiment=digits_uha",),
     "hvae": ("experiment=digits_hvae",),
-    "random walk": ("sampler=random_walk",),
-    "flow": ("sampler=flow", "sampler.noise=fresh", "sampler.direction=forwards"),  # one flow for all steps
-    "learned reverse": ("sampler.reverse=learned",),
+    "random walk": ("objective=metvae", "sampler=random_walk"),
+    # one flow for all steps
+    "flow": ("objective=metvae", "sampler=flow", "sampler.noise=fresh", "sampler.direction=forwards"),
+    "learned reverse": (*CLASSIC, "sampler.reverse=learned"),
 }
 QUICK = ("hmc", "lmcvae", "flow")
 

@@ -27,21 +27,22 @@ from tests.training.training import SMALL, Notes, configuration
 
 pytest.importorskip("lightning_fabric")
 
+CLASSIC = ("sampler=hmc", "objective=metvae")  # decisions that are drawn
 METHODS = {
-    "hmc": ("trainer.kl_warmup_epochs=2",),
-    "uneven": ("dataset.batch_size=31", "trainer.clip_norm=0.5", "sampler.acceptance=metropolis"),
-    "dual_averaging": ("sampler.step_size_rule=dual_averaging", "sampler.acceptance=metropolis"),
-    "variance_sensitive": ("sampler=langevin", "sampler.step_size_rule=variance_sensitive"),
-    "running": ("objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
-    "enumerated": ("sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
-    "preconditioned": ("sampler.precondition=adapted", "prior=mixture", "dataset.binarization=static"),
+    "hmc": (*CLASSIC, "trainer.kl_warmup_epochs=2"),
+    "uneven": (*CLASSIC, "dataset.batch_size=31", "trainer.clip_norm=0.5", "sampler.acceptance=metropolis"),
+    "dual_averaging": (*CLASSIC, "sampler.step_size_rule=dual_averaging", "sampler.acceptance=metropolis"),
+    "variance_sensitive": ("objective=metvae", "sampler=langevin", "sampler.step_size_rule=variance_sensitive"),
+    "running": (*CLASSIC, "objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
+    "enumerated": (*CLASSIC, "sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
+    "preconditioned": (*CLASSIC, "sampler.precondition=adapted", "prior=mixture", "dataset.binarization=static"),
     "flow": ("experiment=digits_metvae_flow", "sampler.num_steps=2"),
-    "checkpointed": ("trainer.checkpoint_chain=true", "sampler.acceptance=metropolis", "trainer.log_every=1"),
+    "checkpointed": (*CLASSIC, "trainer.checkpoint_chain=true", "sampler.acceptance=metropolis", "trainer.log_every=1"),
     "uha": ("experiment=digits_uha", "encoder.head=low_rank"),
     "hoffman": ("experiment=digits_hoffman",),
     "vcd": ("experiment=digits_vcd",),
     "iwae": ("experiment=digits_iwae", "objective.gradient=dreg", "sampler.num_steps=0"),
-    "levels": ("likelihood=discretized_logistic", "dataset.binarization=none", "encoder.flow=realnvp"),
+    "levels": (*CLASSIC, "likelihood=discretized_logistic", "dataset.binarization=none", "encoder.flow=realnvp"),
 }
 
 

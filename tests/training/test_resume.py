@@ -10,14 +10,34 @@ from metvae_cli.training.checkpoint import load_checkpoint
 from tests.training.training import BATCHES, differences, interrupt, make, notes, whole
 
 EPOCHS = "trainer.max_epochs=3"
+CLASSIC = ("sampler=hmc", "objective=metvae")  # decisions that are drawn
 METHODS = {
-    "hmc": (EPOCHS, "sampler=hmc"),
+    "hmc": ("objective=metvae", EPOCHS, "sampler=hmc"),
     "langevin": (EPOCHS, "experiment=digits_amcvae", "sampler.num_steps=2", "trainer.kl_warmup_epochs=2"),
-    "running": (EPOCHS, "objective.baseline=running", "objective.num_samples=1", "trainer.inference_iterations=1"),
-    "enumerated": (EPOCHS, "sampler.decisions=enumerated", "sampler.reverse=exact", "sampler.cloned_decoder=true"),
+    "running": (
+        *CLASSIC,
+        EPOCHS,
+        "objective.baseline=running",
+        "objective.num_samples=1",
+        "trainer.inference_iterations=1",
+    ),
+    "enumerated": (
+        *CLASSIC,
+        EPOCHS,
+        "sampler.decisions=enumerated",
+        "sampler.reverse=exact",
+        "sampler.cloned_decoder=true",
+    ),
     "stopped": (EPOCHS, "sampler.decisions=stopped", "sampler.schedule=learned", "sampler.cloned_decoder=true"),
     "checkpointed": (EPOCHS, "experiment=digits_uha", "sampler.num_steps=2", "trainer.checkpoint_chain=true"),
-    "sgd": (EPOCHS, "sampler=random_walk", "optimizer=sgd", "optimizer.schedule=cosine", "dataset.binarization=static"),
+    "sgd": (
+        "objective=metvae",
+        EPOCHS,
+        "sampler=random_walk",
+        "optimizer=sgd",
+        "optimizer.schedule=cosine",
+        "dataset.binarization=static",
+    ),
 }
 
 
