@@ -30,8 +30,8 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
     if bookkeeping == "reversal" and sampler.decisions == "stopped":
         raise ValueError(
             "bookkeeping=reversal: a chain that stops where it is rejected (sampler.decisions=stopped) leaves no "
-            "target invariant, so that decisions cannot be summed out; set sampler=hmc or sampler.decisions=sampled, "
-            "or objective=metvae_stopped"
+            "target invariant, so that decisions cannot be summed out; set sampler=hmc "
+            "sampler.schedule=linear, or sampler.decisions=sampled sampler.reverse=uniform, or objective=metvae_stopped"
         )
     if bookkeeping != "path":
         refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")

@@ -129,7 +129,8 @@ class WeightObjective:
             trajectory = sampler(start, path, create_graph=create_graph)
             return log_weights(trajectory, self.bookkeeping, sampler, path, joint)
         mean = self.functional_name == "mean"
-        through_tests = mean or self.bookkeeping != "path"
+        # Nothing cancels against the exact r, which is made of the probabilities of the decisions.
+        through_tests = mean or self.bookkeeping != "path" or sampler.reverse.is_exact
         histories = histories_of(sampler, start, path, create_graph=create_graph, through_tests=through_tests)
         weights, trajectory = log_weights(histories.trajectory, self.bookkeeping, sampler, path, joint)
         collapsed = histories.expectation(weights) if mean else histories.log_expectation(weights)

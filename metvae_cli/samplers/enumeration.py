@@ -6,7 +6,7 @@ stopped     A chain stops for good where it is first rejected, so K steps leave 
 
 The expectation over decisions is then a sum, and the gradient needs no score-function term. Of a mean of weights of the
 path bookkeeping the probability of each history cancels against that in its weight, so that no gradient need pass
-through the tests at all (`through_tests=False`).
+through the tests at all (`through_tests=False`), unless r is exact, which is made of those probabilities.
 """
 
 from functools import partial

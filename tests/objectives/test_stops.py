@@ -6,18 +6,22 @@ history (1, ..., 1, 0) of the first k + 1 steps alone, but for r, which is 1 / (
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from metvae_cli.build import build_experiment
+from metvae_cli.objectives import weights as weights_module
 from metvae_cli.objectives.weights import log_weights
 from metvae_cli.samplers.chain import Sampler
-from metvae_cli.samplers.enumeration import enumerate_stops, histories_of
+from metvae_cli.samplers.enumeration import Histories, enumerate_stops, histories_of
 from metvae_cli.samplers.reverse import LearnedStops, Reverse, Uniform, UniformStops
 from metvae_cli.samplers.schedule import Linear
 from tests.objectives.imposed import NODES, NOISE, STEPS, Logits, impose_noise, make_path, make_sampler, parameters
 from tests.objectives.oracle import Parameters, Problem, ProposalName, State
+from tests.runs import configuration
 
 pytestmark = pytest.mark.usefixtures("double")
 FLOWS: tuple[ProposalName, ...] = ("flow_coin", "flow_lifted")
@@ -201,3 +205,27 @@ def test_stops_are_drawn_by_their_probabilities_or_shares_of_the_weight(weighed:
     for stop, chance in enumerate(chances.mean((1, 2))):
         share = (accepted.sum(0) == stop).double().mean()
         assert abs(share - chance) < 4 * (chance * (1 - chance) / len(z_0)) ** 0.5
+
+
+@pytest.mark.parametrize("reverse", ["uniform", "learned", "exact"])
+def test_the_gradient_of_a_mean_weight_is_that_through_the_tests(reverse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the objective as it is built: where it leaves the tests out, nothing is lost."""
+    words = ["sampler=hmc", "objective=metvae", "objective.functional=log_mean_exp", "sampler.decisions=enumerated"]
+    tiny = ["encoder.hidden=[4]", "decoder.hidden=[4]", "latent_dim=2", "sampler.num_steps=2", "trainer.device=cpu"]
+    learner = build_experiment(configuration(*words, *tiny, f"sampler.reverse={reverse}"), []).learner
+    model, sampler = learner.model.double(), learner.sampler.double()
+    x = learner.dataset.batch(torch.arange(3)).double()
+    parameters = [*model.parameters(), *sampler.parameters()]
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(0)
+        loss = learner.objective(model, sampler, x).loss
+        return list(torch.autograd.grad(loss, parameters, materialize_grads=True, allow_unused=True))
+
+    found = gradients()
+
+    def through_tests(*given: Any, **options: Any) -> Histories:
+        return histories_of(*given, **(options | {"through_tests": True}))
+
+    monkeypatch.setattr(weights_module, "histories_of", through_tests)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(found, gradients(), strict=True))
