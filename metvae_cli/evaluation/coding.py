@@ -6,8 +6,8 @@ Draws come from torch's global random stream.
 import torch
 from torch import Tensor
 
+from metvae_cli.evaluation.trained_chain import trained_positions
 from metvae_cli.models.vae import VAE
-from metvae_cli.objectives.weights import make_path, target_of_moves
 from metvae_cli.samplers.chain import Sampler
 
 _AT_A_TIME = 256
@@ -26,11 +26,6 @@ def decoded_means(model: VAE, z: Tensor) -> Tensor:
     return torch.cat([model.decode(part).mean for part in z.split(at_a_time)])
 
 
-@torch.no_grad()
 def chain_positions(model: VAE, sampler: Sampler, x: Tensor) -> Tensor:
     """z_0, ..., z_K of one chain per datum of x (B, *event), (K + 1, B, D): z_K is a draw of the trained q_K."""
-    posterior = model.posterior(x)
-    path = make_path(posterior, posterior.log_prob, target_of_moves(model, sampler, x, 1.0), sampler)
-    point = path.evaluate(posterior.rsample((1,)), create_graph=False)
-    steps = sampler.iterate(point, path, create_graph=False)
-    return torch.cat([point.z, *(later.z for later, _ in steps)])
+    return trained_positions(model, sampler, x, 1)[:, 0]

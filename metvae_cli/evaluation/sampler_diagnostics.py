@@ -6,18 +6,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath
 from metvae_cli.evaluation.convergence import effective_size, r_hat
 from metvae_cli.evaluation.distances import neighbour_kl
 from metvae_cli.evaluation.long_chains import LongChains, run_long_chains
 from metvae_cli.evaluation.proposals import Overdispersed
+from metvae_cli.evaluation.trained_chain import path_as_trained, trained_positions
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.adaptation import DualAveraging
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.objectives.base import Model
-from metvae_cli.objectives.weights import make_path, target_of_moves
+from metvae_cli.objectives.weights import make_path
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.schedule import Constant
 
@@ -79,12 +79,6 @@ class Remaining(NamedTuple):
     kl_end: Tensor
     scale_start: Tensor
     scale_end: Tensor
-
-
-def path_as_trained(model: Model, sampler: Sampler, x: Tensor) -> AnnealedPath:
-    """The path that the sampler was trained on: its moves may target a copy of the decoder."""
-    posterior = model.posterior(x)
-    return make_path(posterior, posterior.log_prob, target_of_moves(model, sampler, x, 1.0), sampler)
 
 
 @torch.no_grad()
@@ -149,17 +143,13 @@ def reference_draws(
     return Reference(chains.draws.flatten(0, 1), r_hat(chains.by_chain).amax(-1))
 
 
-@torch.no_grad()
 def trained_draws(
     model: Model, sampler: Sampler, x: Tensor, num_samples: int, chunk: int = 2048
 ) -> tuple[Tensor, Tensor]:
     """Draws of q_0 and of q_K, the ends of the trained chain; each (S, B, D). chunk: chains at a time, for memory."""
-    path, posterior, ends = path_as_trained(model, sampler, x), model.posterior(x), []
-    for count in _parts(num_samples, chunk // len(x)):
-        start = posterior.rsample((count,))
-        ends.append((start, sampler(start, path, create_graph=False).final.z))
-    starts, finals = zip(*ends, strict=True)
-    return torch.cat(starts), torch.cat(finals)
+    parts = _parts(num_samples, chunk // len(x))
+    start, end = torch.cat([trained_positions(model, sampler, x, count)[[0, -1]] for count in parts], 1)
+    return start, end
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import log_mean_exp, without_each
-from metvae_cli.objectives.soundness import checkpoint_notes
+from metvae_cli.objectives.soundness import checkpoint_notes, objective_for
 from metvae_cli.objectives.split_gradient import draw, report
 from metvae_cli.samplers.chain import Sampler
 
@@ -54,7 +54,8 @@ class ChiObjective:
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse a chain, which would not be used (ValueError with the remedy)."""
         if sampler.num_steps > 0:
-            raise ValueError("objective=cubo: would not use the sampler; set sampler=none, or objective=metvae")
+            remedy = f"sampler=none, or {objective_for(sampler)}"
+            raise ValueError(f"objective=cubo: would not use the sampler; set {remedy}")
         return checkpoint_notes(sampler)
 
 

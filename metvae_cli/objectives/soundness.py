@@ -16,31 +16,33 @@ def weights_are_unbiased(bookkeeping: str, functional: str, sampler: Sampler) ->
     """
     if sampler.decisions != "sampled" and functional == "mean":
         return False
-    rules = [kernel.acceptance for kernel in sampler.steps if isinstance(kernel, MetropolisHastings)]
-    return not (bookkeeping == "path" and Acceptance.METROPOLIS in rules and not sampler.reverse.is_exact)
+    return not (bookkeeping == "path" and _by_metropolis(sampler) and not sampler.reverse.is_exact)
+
+
+def _by_metropolis(sampler: Sampler) -> bool:
+    steps = [kernel for kernel in sampler.steps if isinstance(kernel, MetropolisHastings)]
+    return any(kernel.acceptance is Acceptance.METROPOLIS for kernel in steps)
 
 
 def refuse(bookkeeping: str, sampler: Sampler) -> None:
     """Raise ValueError, with the remedy, for a combination that is unsound or would train something else."""
     if bookkeeping == "none" and sampler.num_steps > 0:
         raise ValueError(
-            "bookkeeping=none: this objective would not use the sampler; "
-            "set sampler=none, or objective=metvae or objective=annealed"
+            f"bookkeeping=none: this objective would not use the sampler; set sampler=none, or {objective_for(sampler)}"
         )
     if bookkeeping == "reversal" and sampler.decisions == "stopped":
         raise ValueError(
             "bookkeeping=reversal: a chain that stops where it is rejected (sampler.decisions=stopped) leaves no "
-            "target invariant, so that decisions cannot be summed out; set sampler=hmc "
-            "sampler.schedule=linear, or sampler.decisions=sampled sampler.reverse=uniform, or objective=metvae_stopped"
+            "target invariant, so that decisions cannot be summed out; set sampler=hmc sampler.schedule=linear, or "
+            f"sampler.decisions=sampled sampler.reverse=uniform, or {objective_for(sampler)}"
         )
     if bookkeeping != "path":
         refuse_path_options(f"bookkeeping={bookkeeping}", sampler, of_decisions=bookkeeping == "none")
     if bookkeeping == "path" and not sampler.is_adjusted:
-        raise ValueError(
-            "bookkeeping=path: MetVAE needs steps that accept or reject; set sampler.acceptance=barker and "
-            "sampler.num_steps to 1 or more, or objective=annealed for unadjusted steps, or "
-            "objective=elbo sampler=none for no chain"
-        )
+        remedy = "sampler.acceptance=barker, or objective=annealed for unadjusted steps"
+        if sampler.num_steps == 0:
+            remedy = "sampler=hmc and sampler.num_steps to 1 or more, or objective=elbo for no chain"
+        raise ValueError(f"bookkeeping=path: MetVAE needs steps that accept or reject; set {remedy}")
     if bookkeeping == "reversal" and sampler.is_adjusted and not sampler.is_invariant:
         raise ValueError(
             "bookkeeping=reversal: accepting or rejecting these moves leaves no target invariant, so that decisions "
@@ -55,13 +57,20 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
     if bookkeeping == "reversal" and sampler.num_steps == 0:
         raise ValueError(
             "bookkeeping=reversal: without a chain this is the plain ELBO; set objective=elbo, or sampler=langevin "
-            "sampler.num_steps to 1 or more"
+            "sampler.acceptance=none sampler.schedule=linear and sampler.num_steps to 1 or more"
         )
     if bookkeeping == "reversal" and sampler.is_adjusted and sampler.schedule.is_constant:
         raise ValueError(
             "bookkeeping=reversal: with an adjusted kernel and a constant schedule the weight telescopes to that of "
             "z_0 and a plain ELBO is trained unawares; set sampler.schedule=linear, or objective=metvae"
         )
+
+
+def objective_for(sampler: Sampler) -> str:
+    """The words of an objective that uses this chain."""
+    if not sampler.is_adjusted:
+        return "objective=annealed"
+    return "objective=metvae_stopped" if sampler.decisions == "stopped" else "objective=metvae"
 
 
 def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = True) -> None:
@@ -73,12 +82,12 @@ def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = T
         name = "exact" if sampler.reverse.is_exact else "learned"
         raise ValueError(
             f"{chosen}: decisions are not looked back on, so sampler.reverse={name} would not be used; "
-            "set sampler.reverse=uniform, or objective=metvae"
+            f"set sampler.reverse=uniform, or {objective_for(sampler)}"
         )
     if of_decisions and sampler.decisions != "sampled":
         raise ValueError(
             f"{chosen}: no gradient passes through decisions, so sampler.decisions={sampler.decisions} would not be "
-            "used; set sampler.decisions=sampled, or objective=metvae"
+            f"used; set sampler.decisions=sampled, or {objective_for(sampler)}"
         )
 
 
@@ -91,19 +100,13 @@ def require_chains_for_scale(sampler: Sampler, num_samples: int) -> None:
         )
 
 
-def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
+def notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
     """What is sound but worth a word."""
-    found = []
-    metropolis = any(
-        isinstance(kernel, MetropolisHastings) and kernel.acceptance is Acceptance.METROPOLIS
-        for kernel in sampler.steps
-    )
-    if bookkeeping == "path" and metropolis and sampler.reverse.is_uniform:
-        loss = sampler.num_steps * math.log(2)
+    found = metropolis_notes(bookkeeping, functional, sampler)
+    if functional == "mean" and sampler.decisions == "stopped":
         found.append(
-            "sampler.acceptance=metropolis with a uniform reverse distribution: a valid but loose bound, since r gives "
-            f"mass to rejections that cannot happen (up to K log 2 = {loss:.2f} nats are lost; barker loses less, "
-            "sampler.reverse=learned too)"
+            "objective.functional=mean: the mean of log w over the stops of a chain is a looser bound than the log "
+            "of their mean; objective=metvae_stopped has that one"
         )
     count = 2**sampler.num_steps
     doubling = [f"sampler.decisions=enumerated: {count} histories of each chain"] * (sampler.decisions == "enumerated")
@@ -123,6 +126,27 @@ def notes(bookkeeping: str, sampler: Sampler) -> list[str]:
     if sampler.detach_forces and sampler.needs_score:
         found.append("sampler.detach_forces=true: the gradient is biased (scores are treated as constants)")
     return found + checkpoint_notes(sampler)
+
+
+def metropolis_notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
+    """What rejections that cannot happen do to the path bookkeeping."""
+    if bookkeeping != "path" or not _by_metropolis(sampler):
+        return []
+    found = []
+    if sampler.reverse.is_uniform:
+        guessed = "log (K + 1)" if sampler.decisions == "stopped" else "K log 2"
+        loss = math.log(sampler.num_steps + 1) if sampler.decisions == "stopped" else sampler.num_steps * math.log(2)
+        found.append(
+            "sampler.acceptance=metropolis with a uniform reverse distribution: a valid but loose bound, since r gives "
+            f"mass to rejections that cannot happen (up to {guessed} = {loss:.2f} nats are lost; barker loses less, "
+            "sampler.reverse=learned too)"
+        )
+    if sampler.decisions != "sampled" and functional == "log_mean_exp" and not sampler.reverse.is_exact:
+        found.append(
+            "sampler.acceptance=metropolis: a bound, whose gradient leaves out how the rejections that cannot happen "
+            "change with the parameters; set sampler.acceptance=barker"
+        )
+    return found
 
 
 def checkpoint_notes(sampler: Sampler, *, differentiated: bool = True) -> list[str]:

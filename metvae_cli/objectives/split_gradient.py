@@ -127,7 +127,8 @@ def require_posterior_chain(name: str, sampler: Sampler, num_samples: int) -> No
     if not (sampler.is_invariant and sampler.schedule.is_constant):
         raise ValueError(
             f"objective={name}: needs a chain that is invariant for the posterior; set sampler=hmc "
-            "sampler.acceptance=metropolis sampler.schedule=constant and sampler.num_steps to 1 or more"
+            "sampler.acceptance=metropolis sampler.schedule=constant sampler.step_size_rule=adapted and "
+            "sampler.num_steps to 1 or more"
         )
     refuse_path_options(f"objective={name}", sampler)
     if learned := _learned(sampler):

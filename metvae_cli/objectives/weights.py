@@ -150,16 +150,12 @@ class WeightObjective:
         """Refuse what is unsound or pointless (ValueError with the remedy); return notes on the rest."""
         refuse(self.bookkeeping, sampler)
         self._refuse_options(sampler)
-        found = notes(self.bookkeeping, sampler)
+        found = notes(self.bookkeeping, self.functional_name, sampler)
         if self.baseline == "running" and not draws_decisions(sampler) and sampler.decisions == "sampled":
             found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
         if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
-            found.append("objective.num_samples=1: the importance-weighted bound of one sample is the ELBO")
-        if self.functional_name == "mean" and sampler.decisions == "stopped":
-            found.append(
-                "objective.functional=mean: the mean of log w over the stops of a chain is a looser bound than the log "
-                "of their mean; objective=metvae_stopped has that one"
-            )
+            same = "the ELBO" if self.bookkeeping == "none" else "that of objective.functional=mean"
+            found.append(f"objective.num_samples=1: log-mean-exp of one sample is its logarithm; the bound is {same}")
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
             found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
         if self.functional_name == "renyi" and self.alpha < 0:

@@ -216,7 +216,10 @@ def _check_together(
         )
     chosen = f"decisions={sampler.decisions}"
     if sampler.decisions != "sampled" and acceptance == "none":
-        raise ValueError(f"{chosen}: unadjusted steps take none; set acceptance=barker or decisions=sampled")
+        raise ValueError(
+            f"{chosen}: unadjusted steps take none; set sampler.acceptance=barker, or sampler.decisions=sampled "
+            "sampler.reverse=uniform"
+        )
     if sampler.decisions != "sampled" and any(proposal.draws_choice for proposal in proposals):
         raise ValueError(f"{chosen}: a learned coin would still be drawn; set learn_coin=false")
     if sampler.decisions == "stopped" and reverse == "exact":

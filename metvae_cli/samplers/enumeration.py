@@ -19,6 +19,7 @@ from metvae_cli.densities import AnnealedPath, Beta, Point, concatenate
 from metvae_cli.kernels.base import Kernel, StepInfo, StepNoise
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.recomputation import Recomputation
 from metvae_cli.samplers.trajectory import StepStart, Trajectory, make_trajectory
 
 
@@ -107,6 +108,7 @@ class _Steps:
     def __init__(self, sampler: Sampler, path: AnnealedPath, *, create_graph: bool, through_tests: bool) -> None:
         self.sampler, self.path = sampler, path
         self.create_graph, self.through_tests = create_graph, through_tests
+        self.again: Recomputation | None = None
 
     def begin(self, z: Tensor) -> Point:
         """The path at z; steps from there on keep no graph if the sampler says so."""

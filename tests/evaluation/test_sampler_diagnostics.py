@@ -15,6 +15,7 @@ from metvae_cli.evaluation.sampler_diagnostics import (
     reference_draws,
     trained_draws,
 )
+from metvae_cli.evaluation.trained_chain import trained_positions
 from metvae_cli.kernels.acceptance import Acceptance
 from metvae_cli.kernels.base import Kernel
 from metvae_cli.kernels.hamiltonian import Hamiltonian
@@ -23,7 +24,7 @@ from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.random_walk import RandomWalk
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.kernels.unadjusted import Unadjusted
-from metvae_cli.samplers.chain import Sampler
+from metvae_cli.samplers.chain import Decisions, Sampler
 from metvae_cli.samplers.schedule import Constant, Linear
 from tests.evaluation.linear_gaussian_data import data
 from tests.objectives.linear_gaussian import LinearGaussian
@@ -115,6 +116,38 @@ def test_divergences_are_those_of_gaussians(shift: float, widen: float) -> None:
     assert found.kl_end.abs().max() < 0.12
     assert found.scale_start.log().mean().exp().item() == pytest.approx(widen, rel=0.1)
     assert found.scale_end.log().mean().exp().item() == pytest.approx(1, rel=0.15)
+
+
+def annealed(decisions: Decisions) -> Sampler:
+    kernels = hmc(0.4, 5, Acceptance.BARKER).steps
+    return Sampler(kernels, Linear(5), latent_dim=2, decisions=decisions)
+
+
+def test_a_chain_that_stops_stands_still_from_there_on() -> None:
+    torch.manual_seed(0)
+
+    def moves_again(decisions: Decisions) -> bool:
+        positions = trained_positions(LinearGaussian(shift=0.6), annealed(decisions), data(3), 200)
+        assert positions.shape == (6, 200, 3, 2)
+        moved = (positions[1:] != positions[:-1]).any(-1)
+        assert 0.5 < moved.float().mean() < 0.99
+        return bool((moved[1:] & ~moved[:-1]).any())
+
+    assert not moves_again("stopped")
+    assert moves_again("sampled")
+
+
+def test_the_end_of_a_chain_that_stops_is_drawn_by_its_weight() -> None:
+    """By its probability alone half of the chains would still be where they began."""
+    torch.manual_seed(0)
+    model, x = LinearGaussian(shift=0.6), data(2)
+    reference = reference_draws(model, x, 20, 200)
+    start, end = trained_draws(model, annealed("stopped"), x, 3000)
+    found = compare_with_reference(start, end, reference)
+    assert (found.kl_start > 1).all()
+    assert found.kl_end.abs().max() < 0.12
+    first = trained_positions(model, annealed("stopped"), x, 3000)[1]
+    assert (compare_with_reference(start, first, reference).kl_end > 0.3).all()
 
 
 def test_which_samplers_have_long_chains() -> None:

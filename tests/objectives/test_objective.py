@@ -216,6 +216,8 @@ def test_a_learned_reverse_that_would_not_be_used_is_refused() -> None:
 def test_notes() -> None:
     none = Sampler([], make_schedule("constant", 0))
     assert "is the ELBO" in WeightObjective("none", "log_mean_exp", 1).validate(none)[0]
+    barker = make_sampler(CASES[1], "barker", "constant")
+    assert "functional=mean" in WeightObjective("path", "log_mean_exp", 1, baseline="none").validate(barker)[0]
     note = WeightObjective("path", "mean", 2).validate(make_sampler(CASES[1], "metropolis", "constant"))[0]
     assert f"{3 * math.log(2):.2f} nats" in note
     assert WeightObjective("path", "mean", 2).validate(make_sampler(CASES[1], "barker", "constant")) == []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metvae_cli.build import build_experiment
 from metvae_cli.objectives import weights as weights_module
-from metvae_cli.objectives.weights import log_weights
+from metvae_cli.objectives.weights import FunctionalName, WeightObjective, log_weights
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.enumeration import Histories, enumerate_stops, histories_of
 from metvae_cli.samplers.reverse import LearnedStops, Reverse, Uniform, UniformStops
@@ -229,3 +229,17 @@ def test_the_gradient_of_a_mean_weight_is_that_through_the_tests(reverse: str, m
 
     monkeypatch.setattr(weights_module, "histories_of", through_tests)
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(found, gradients(), strict=True))
+
+
+def test_what_metropolis_rejections_that_cannot_happen_cost_is_said() -> None:
+    def notes_of(rule: str, functional: FunctionalName) -> list[str]:
+        problem = next(one for one in problems((3,)) if one.barker == (rule == "barker"))
+        sampler = sampler_of(problem, parameters(problem), UniformStops())
+        return WeightObjective("path", functional, 1, baseline="none").validate(sampler)
+
+    loose, jumps = notes_of("metropolis", "log_mean_exp")
+    assert f"log (K + 1) = {math.log(4):.2f}" in loose
+    assert "leaves out" in jumps
+    assert "sampler.acceptance=barker" in jumps
+    assert not notes_of("barker", "log_mean_exp")
+    assert not any("leaves out" in note for note in notes_of("metropolis", "mean"))
