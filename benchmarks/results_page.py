@@ -77,13 +77,14 @@ def _quality(records: list[Record]) -> str:
 
 
 def _gap(records: list[Record]) -> str:
-    """How far the bound stays below the likelihood: what the inference of training leaves."""
+    """How far the bound, of all test data, stays below the likelihood of all: what the inference of training leaves."""
     found = [
-        one["estimators"]["importance"]["nats"] - one["summary"]["test/bound"]
+        best[0] - one["summary"]["test/bound"]
         for one in records
-        if "importance" in one["estimators"] and "test/bound" in one["summary"]
+        if (best := likelihood(one)) and "test/bound" in one["summary"]
     ]
-    return spread(found) if found else "-"
+    only_some = any(word.startswith("data=") for one in records for word in one["evaluate"])
+    return spread(found) if found and not only_some else "-"
 
 
 def _posterior(records: list[Record]) -> str:
@@ -113,7 +114,7 @@ COLUMNS: dict[str, Callable[[list[Record]], str]] = {
 
 
 def table(study: Study, setting: str = "") -> Iterator[str]:
-    """Lines of the table, a row for each label; a column that is empty throughout is left out."""
+    """Lines of the table, a row for each label that is measured; a column that is empty throughout is left out."""
     records = [one for one in records_of(study) if one["setting"] == setting]
     by_row = {label: [one for one in records if one["row"] == label] for label in study.rows}
     filled = {label: found for label, found in by_row.items() if found}
@@ -121,12 +122,15 @@ def table(study: Study, setting: str = "") -> Iterator[str]:
     if study.published:
         columns["published"] = {label: study.published.get(label, "") for label in filled}
     shown = {title: cells for title, cells in columns.items() if set(cells.values()) - {"-", ""}}
-    yield f"| | {' | '.join(['words', *shown])} |"
-    yield "|---" * (len(shown) + 2) + "|"
-    for label in study.rows:
+    if filled:
+        yield f"| | {' | '.join(['words', *shown])} |"
+        yield "|---" * (len(shown) + 2) + "|"
+    for label in filled:
         words = f"`{' '.join(study.rows[label])}`"
-        cells = [shown[title][label] for title in shown] if label in filled else ["not measured"]
-        yield f"| {' | '.join([label, words, *cells, *[''] * (len(shown) - len(cells))])} |"
+        yield f"| {' | '.join([label, words, *(cells[label] for cells in shown.values())])} |"
+    if missing := [f"{label} (`{' '.join(words)}`)" for label, words in study.rows.items() if label not in filled]:
+        yield from ([""] if filled else [])
+        yield f"Not measured: {'; '.join(missing)}."
 
 
 def grid_table(study: Study) -> Iterator[str]:

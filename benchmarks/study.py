@@ -7,8 +7,8 @@
 Each run is trained and evaluated by the commands of metvae, in a folder of its own below outputs/studies; what is
 finished is left alone, what was stopped goes on. Its numbers are added to docs/results/NAME.json, and docs/results.md
 is written anew after each run. Seeds are the outer loop, so that all rows have one seed early. Several processes may
-carry out different rows or seeds of a study at once. `--check` makes runs whose numbers are kept once more, below
-outputs/checks, and prints both; it keeps nothing.
+carry out different rows or seeds of a study at once. `--check` makes runs whose numbers are kept once more, in a
+new folder of outputs/checks, and prints both; it keeps nothing.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> I
 
 def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
     """Do what is left of a run and read its record; None if a command failed."""
-    label = f"{unit.setting} {unit.row}, seed {unit.seed}".strip()
+    label = label_of(unit)
     folder = home / study.name / study.folder(unit)
     evaluation = folder / f"evaluation_{short_hash(study.evaluate)}"
     for command, words in command_lines(study, unit, folder, evaluation):
@@ -57,6 +57,11 @@ def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
             print(f"{label}: metvae {command} ended with status {done.returncode}; see {folder}", flush=True)
             return None
     return read_record(study, unit, folder, evaluation)
+
+
+def label_of(unit: Unit) -> str:
+    """A run on the screen."""
+    return f"{unit.setting} {unit.row}, seed {unit.seed}".strip()
 
 
 def run_study(study: Study, units: Sequence[Unit]) -> int:
@@ -75,16 +80,19 @@ def run_study(study: Study, units: Sequence[Unit]) -> int:
 
 
 def check_study(study: Study, units: Sequence[Unit]) -> int:
-    """Make kept runs once more and print their numbers beside the kept ones; 1 if a command failed."""
-    failed, known = 0, {unit_of(record): record for record in records_of(study)}
-    for unit in units:
-        if unit in known:
-            record = carry_out(study, unit, CHECKS)
-            failed += record is None
-            if record is not None:
-                alike = [one for other, one in known.items() if other[:2] == unit[:2]]
-                print(compared(known[unit], record, alike), flush=True)
-    return 1 if failed else 0
+    """Make kept runs once more and print their numbers beside the kept ones; 1 if one failed, or none is kept."""
+    known = {unit_of(record): record for record in records_of(study)}
+    chosen = [unit for unit in units if unit in known]
+    if not chosen:
+        print("none of these runs is kept, so that there is nothing to compare with; without --check they are made")
+    home, failed = CHECKS / time.strftime("%Y-%m-%d_%H-%M-%S"), 0
+    for unit in chosen:
+        record = carry_out(study, unit, home)
+        failed += record is None
+        if record is not None:
+            alike = [one for other, one in known.items() if other[:2] == unit[:2]]
+            print(compared(known[unit], record, alike), flush=True)
+    return 1 if failed or not chosen else 0
 
 
 def compared(kept: Record, made: Record, alike: Sequence[Record]) -> str:
@@ -94,7 +102,7 @@ def compared(kept: Record, made: Record, alike: Sequence[Record]) -> str:
     spread = f", standard deviation over seeds {statistics.stdev(seeds):.3f}" if len(seeds) > 1 else ""
     bounds = [one["summary"].get("test/bound", float("nan")) for one in (kept, made)]
     return (
-        f"{kept['row']}, seed {kept['seed']}: log-likelihood {both[0]:.3f} kept, {both[1]:.3f} now{spread}; "
+        f"{label_of(unit_of(kept))}: log-likelihood {both[0]:.3f} kept, {both[1]:.3f} now{spread}; "
         f"test bound {bounds[0]:.3f} kept, {bounds[1]:.3f} now"
     )
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -69,7 +70,7 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tupl
 def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
     """A mark for each seed of each row; settings of a grid are told apart by their marks."""
     for place, row in enumerate(reversed(study.rows)):
-        for setting, mark in zip(study.settings, _MARKS, strict=False):
+        for setting, mark in zip(study.settings, cycle(_MARKS), strict=False):
             found = [likelihood(one) for one in records if unit_of(one)[:2] == (setting, row)]
             values = [best[0] for best in found if best]
             color = _color(len(study.rows) - 1 - place)

@@ -90,7 +90,8 @@ def load_study(name: str) -> Study:
     """The study of this name.
 
     Raises:
-        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row or a row with a comma
+        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, a row with a comma, or
+            detail without a grid
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
@@ -100,6 +101,8 @@ def load_study(name: str) -> Study:
         raise StudyError(f"studies/{name}.yaml: {kind} {', '.join(sorted(wrong))}; keys are {', '.join(sorted(_KEYS))}")
     if stray := set(content.get("published", {})) - set(content["rows"]):
         raise StudyError(f"studies/{name}.yaml: published numbers of no row: {', '.join(sorted(stray))}")
+    if content.get("detail") and not content.get("grid"):
+        raise StudyError(f"studies/{name}.yaml: detail is of a grid, and there is none; take it out")
     if split := [label for label in content["rows"] if "," in label]:
         raise StudyError(f"studies/{name}.yaml: row {split[0]!r}: commas separate rows in --rows; take it out")
     return Study(

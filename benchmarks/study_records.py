@@ -56,15 +56,17 @@ def unit_of(record: Record) -> Unit:
 def likelihood(record: Record) -> tuple[float, float] | None:
     """The best estimate of log p(x) that a record has, and its standard error over data; None without any.
 
-    By AIS, if it has been measured on some of the data and importance sampling on all: that of all, and what AIS adds
-    to it on the data that have both. Both errors are of means over data; what one datum contributes to both is
-    neglected.
+    The exact one, if it is of all the data. By AIS, if it has been measured on some of the data and importance sampling
+    on all: that of all, and what AIS adds to it on the data that have both. Both errors are of means over data; what
+    one datum contributes to both is neglected.
     """
-    own, both = record["estimators"].get("importance"), record["agreement"].get("ais - importance")
-    if own is None:
+    estimators, both = record["estimators"], record["agreement"].get("ais - importance")
+    if (own := estimators.get("importance")) is None:
         return None
     key = "standard_error_over_data"
-    if both is None or both["data"] >= own["data"]:
+    if (exact := estimators.get("exact")) is not None and exact["data"] == own["data"]:
+        return exact["nats"], exact[key]
+    if both is None or both["data"] == own["data"]:
         return own["nats"], own[key]
     return own["nats"] + both["nats"], math.hypot(own[key], both[key])
 

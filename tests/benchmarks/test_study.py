@@ -168,7 +168,8 @@ def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
     narrow = lines.index("narrow, `decoder.hidden=[4]`:")
     assert ["-5.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [True, False]
     assert ["-7.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [False, True]
-    assert sum("not measured" in line for line in lines) == 2
+    missing = "Not measured: IWAE-2 (`sampler=none objective=iwae`)."
+    assert lines.count(missing) == 2
     study_figure.write_figure(detailed, study_records.records_of(detailed), home / "figure.png")
     assert (home / "figure.png").stat().st_size > 5000
 
@@ -181,6 +182,15 @@ def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> Non
     found = study_records.likelihood(plain | {"agreement": {"ais - importance": both}})
     assert found == (-4.5, pytest.approx(0.65))
     assert study_records.likelihood(plain | {"agreement": {"ais - importance": both | {"data": 300}}}) == (-5.0, 0.25)
+    exact = {"nats": -4.75, "standard_error_over_data": 0.2, "data": 300}
+    known = plain | {"estimators": plain["estimators"] | {"exact": exact}}
+    assert study_records.likelihood(known) == (-4.75, 0.2)
+    exact["data"] = 100
+    assert study_records.likelihood(known) == (-5.0, 0.25)
+    annealed = plain | {"agreement": {"ais - importance": both}}
+    gap = results_page.COLUMNS["likelihood - bound"]
+    assert gap([annealed]) == "1.00"
+    assert gap([annealed | {"evaluate": ["data=100"]}]) == "-"  # the bound is of all data
     assert study_records.likelihood(plain | {"estimators": {}}) is None
 
 
@@ -192,15 +202,18 @@ def test_a_kept_run_is_made_once_more_and_compared(
         study_records.keep(GRID, record(Unit("wide", "VAE", seed), nats))
     kept = study_records.records_of(GRID)
     monkeypatch.setattr(
-        study, "carry_out", lambda _, unit, place: record(unit, -5.5) if place == study.CHECKS else None
+        study, "carry_out", lambda _, unit, place: record(unit, -5.5) if place.parent == study.CHECKS else None
     )
     assert study.check_study(GRID, list(GRID.units(["VAE", "IWAE-2"], [0, 1]))) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("VAE, seed 0: log-likelihood -5.000 kept, -5.500 now, standard deviation over seeds 0.707;")
-    assert second.startswith("VAE, seed 1: log-likelihood -6.000 kept, -5.500 now")
+    both = "log-likelihood -5.000 kept, -5.500 now, standard deviation over seeds 0.707;"
+    assert first.startswith(f"wide VAE, seed 0: {both}")
+    assert second.startswith("wide VAE, seed 1: log-likelihood -6.000 kept, -5.500 now")
     assert study_records.records_of(GRID) == kept
     monkeypatch.setattr(study, "carry_out", lambda *_: None)
     assert study.check_study(GRID, list(GRID.units(["VAE"], [0]))) == 1
+    assert study.check_study(GRID, list(GRID.units(["IWAE-2"], [0]))) == 1
+    assert "none of these runs is kept" in capsys.readouterr().out
 
 
 def test_the_posteriors_of_encoder_and_chain_are_both_shown() -> None:
@@ -218,10 +231,14 @@ def test_a_row_without_records_is_not_measured(home: Path) -> None:
     plain = Study(**{**GRID.__dict__, "grid": {}})
     unit = Unit("", "VAE", 0)
     study_records.keep(plain, record(unit, -5.0, words=plain.words(unit)))
-    first, second = list(results_page.table(plain))[2:]
+    head, _, first, blank, second = results_page.table(plain)
     assert "-5.00 ± 0.25 | -5.50 | 0.50 | 30, 0.50 | 2.0 | 2 | 7 | 0 |" in first
-    assert second.startswith("| IWAE-2 | `sampler=none objective=iwae` | not measured |  |")
-    assert first.count("|") == second.count("|")
+    assert first.count("|") == head.count("|")
+    assert (blank, second) == ("", "Not measured: IWAE-2 (`sampler=none objective=iwae`).")
+    nothing = Study(**{**plain.__dict__, "name": "other"})
+    assert list(results_page.table(nothing)) == [
+        "Not measured: VAE (`sampler=none objective=elbo`); IWAE-2 (`sampler=none objective=iwae`)."
+    ]
 
 
 def test_the_spread_over_seeds_is_not_the_error_over_data() -> None:
@@ -274,6 +291,7 @@ def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys
         ({"rows": None}, "missing rows"),
         ({"published": {"VAEE": "1"}}, "published numbers of no row: VAEE"),
         ({"rows": {"VAE, wide": []}}, "commas separate rows"),
+        ({"detail": True}, "detail is of a grid"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any], said: str) -> None:
