@@ -1,7 +1,8 @@
 """The reverse distribution r(a_1, ..., a_K | z_K, x) of the path bookkeeping: the decisions, guessed from z_K.
 
-Any r gives a bound; the better it knows which decisions led to z_K, the tighter (MetFlow, arXiv 2002.12253). The best
-one, which `exact_reverse.py` has, is the posterior of the decisions itself.
+Of chains that stop where they are first rejected K + 1 sequences of decisions are left, and r(k | z_k, x) guesses the
+number of moves. Any r gives a bound; the better it knows which decisions led to z_K, the tighter (MetFlow, arXiv
+2002.12253). The best one, which `exact_reverse.py` has, is the posterior of the decisions itself.
 """
 
 import math
@@ -19,7 +20,7 @@ from metvae_cli.samplers.trajectory import Trajectory
 
 
 class Reverse(nn.Module, ABC):
-    """A distribution over K decisions.
+    """A distribution over what K steps may have decided.
 
     is_uniform: it guesses, which is dear where acceptance is near 0 or 1
     is_exact: it is the posterior of the decisions
