@@ -172,10 +172,18 @@ def tables(study: Study) -> Iterator[str]:
             yield from (f"{setting}, `{' '.join(words)}`:", "", *table(study, setting))
 
 
+def made_on(records: Sequence[Record]) -> str:
+    """Machines, and the commits that ran on each."""
+    commits: dict[str, set[str]] = {}
+    for one in records:
+        commits.setdefault(f"{one['machine']}, torch {one['torch']}", set()).add(one["commit"])
+    machines = (f"{machine}, commit {', '.join(sorted(found))}" for machine, found in sorted(commits.items()))
+    return "; ".join(machines) or "nothing yet"
+
+
 def section(study: Study) -> str:
     """A study's part of the page."""
     records = records_of(study)
-    made = sorted({f"{one['machine']}, torch {one['torch']}, commit {one['commit']}" for one in records})
     lines = [
         f"## {study.title}",
         "",
@@ -183,7 +191,7 @@ def section(study: Study) -> str:
         "",
         f"`python -m benchmarks.study {study.name}`; every row has `{' '.join(study.common)}`"
         f" and is measured by `metvae evaluate {' '.join(study.evaluate)}`."
-        f" Made on: {'; '.join(made) or 'nothing yet'}.",
+        f" Made on: {made_on(records)}.",
         "",
         *tables(study),
     ]

@@ -86,9 +86,10 @@ def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
 
 
 def _grid(study: Study, records: Sequence[Record]) -> Figure:
-    """Likelihoods less the first row's with the same seed, setting by setting."""
+    """Likelihoods less the first row's with the same seed, on a scale that is linear up to one nat."""
     figure, axis = plt.subplots(figsize=(max(7, 1.1 * len(study.grid) + 3), 4.5), layout="constrained")
     nats = {unit_of(one): best[0] for one in records if (best := likelihood(one))}
+    axis.set_yscale("symlog", linthresh=1, subs=(2, 5))
     first, *others = study.rows
     for index, row in enumerate(others):
         places, means, deviations = [], [], []
@@ -99,12 +100,18 @@ def _grid(study: Study, records: Sequence[Record]) -> Figure:
                 if (unit.setting, unit.row) == (setting, row) and unit._replace(row=first) in nats
             ]
             if gains:
-                places.append(place + 0.04 * (index - len(others) / 2))
+                places.append(place + 0.7 * ((index + 0.5) / len(others) - 0.5))
                 means.append(statistics.fmean(gains))
                 deviations.append(statistics.stdev(gains) if len(gains) > 1 else 0.0)
-        axis.errorbar(places, means, deviations, marker="o", capsize=3, label=row, color=_color(index))
+        mark = _MARKS[index % len(_MARKS)]
+        axis.errorbar(places, means, deviations, fmt=mark, capsize=3, label=row, color=_color(index))
     axis.axhline(0, color="0.5", linewidth=1)
+    for place in range(1, len(study.grid)):
+        axis.axvline(place - 0.5, color="0.85", linewidth=1)
     axis.set_xticks(range(len(study.grid)), [*study.grid], rotation=20, ha="right")
-    axis.set(ylabel=f"test log-likelihood less that of {first} (nats)")
-    axis.legend(fontsize=8)
+    axis.grid(axis="y", which="both", alpha=0.3)
+    axis.set(ylabel=f"test log-likelihood less that of {first} (nats)", xlim=(-0.5, len(study.grid) - 0.5))
+    for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -151,7 +151,7 @@ class WeightObjective:
         refuse(self.bookkeeping, sampler)
         self._refuse_options(sampler)
         found = notes(self.bookkeeping, self.functional_name, sampler)
-        if self.baseline == "running" and not draws_decisions(sampler) and sampler.decisions == "sampled":
+        if self.baseline == "running" and not draws_decisions(sampler) and sampler.decisions != "stopped":
             found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
         if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
             same = "the ELBO" if self.bookkeeping == "none" else "that of objective.functional=mean"
