@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -e '.[dev]' -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
 	@touch $(STAMP)
 
-train: setup ## train a model: make train ARGS='sampler=hmc seed=1'
+train: setup ## train a model: make train ARGS='latent_dim=2 seed=1'
 	@$(BIN)/metvae train $(ARGS)
 
 test: setup ## run the tests: make test ARGS='-k hmc'

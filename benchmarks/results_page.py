@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.figure_plan import load_figures
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
-from benchmarks.study_records import RECORDS, Record, likelihood, records_of, unit_of
+from benchmarks.study_records import RECORDS, Record, by_annealing, likelihood, records_of, unit_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
@@ -54,7 +54,7 @@ def _ais_of_all(records: list[Record]) -> str:
     pairs = [(one["estimators"].get("importance"), one["agreement"].get("ais - importance")) for one in records]
     if not all(own and both and both["data"] < own["data"] for own, both in pairs):
         return "-"
-    found = [best for one in records if (best := likelihood(one))]
+    found = [best for one in records if (best := by_annealing(one))]
     return f"{spread([nats for nats, _ in found])} ± {statistics.fmean(error for _, error in found):.2f}"
 
 
@@ -77,14 +77,21 @@ def _quality(records: list[Record]) -> str:
 
 
 def _gap(records: list[Record]) -> str:
-    """How far the bound, of all test data, stays below the likelihood of all: what the inference of training leaves."""
+    """How far the bound stays below the likelihood: what the inference of training leaves, if both are of all data."""
     found = [
         best[0] - one["summary"]["test/bound"]
         for one in records
-        if (best := likelihood(one)) and "test/bound" in one["summary"]
+        if (best := likelihood(one)) and "test/bound" in one["summary"] and _same_data(one)
     ]
-    only_some = any(word.startswith("data=") for one in records for word in one["evaluate"])
-    return spread(found) if found and not only_some else "-"
+    return spread(found) if found else "-"
+
+
+def _same_data(record: Record) -> bool:
+    """Whether bound and likelihood are of all test data, as far as the words say."""
+    told = dict(word.split("=", 1) for word in [*record["words"], *record["evaluate"]])
+    some = told.get("trainer.test_data", "null")
+    enough = some == "null" or int(some) >= record["estimators"]["importance"]["data"]
+    return enough and told.get("data", "null") == "null"
 
 
 def _posterior(records: list[Record]) -> str:

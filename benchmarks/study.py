@@ -12,6 +12,7 @@ new folder of outputs/checks, and prints both; it keeps nothing.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def check_study(study: Study, units: Sequence[Unit]) -> int:
     chosen = [unit for unit in units if unit in known]
     if not chosen:
         print("none of these runs is kept, so that there is nothing to compare with; without --check they are made")
-    home, failed = CHECKS / time.strftime("%Y-%m-%d_%H-%M-%S"), 0
+    home, failed = CHECKS / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}", 0
     for unit in chosen:
         record = carry_out(study, unit, home)
         failed += record is None

@@ -45,6 +45,7 @@ _OF_ESTIMATE = (
 )
 _OF_CURVE = ("decoder_evaluations", "seconds", "val/bound")
 _CURVE_POINTS = 16
+_ERROR = "standard_error_over_data"
 Record = dict[str, Any]
 
 
@@ -56,19 +57,28 @@ def unit_of(record: Record) -> Unit:
 def likelihood(record: Record) -> tuple[float, float] | None:
     """The best estimate of log p(x) that a record has, and its standard error over data; None without any.
 
-    The exact one, if it is of all the data. By AIS, if it has been measured on some of the data and importance sampling
-    on all: that of all, and what AIS adds to it on the data that have both. Both errors are of means over data; what
-    one datum contributes to both is neglected.
+    The exact one, if it is of all the data, or that by annealing, or by importance sampling.
     """
-    estimators, both = record["estimators"], record["agreement"].get("ais - importance")
-    if (own := estimators.get("importance")) is None:
+    own, exact = (record["estimators"].get(name) for name in ("importance", "exact"))
+    if exact is not None and own is not None and exact["data"] == own["data"]:
+        return exact["nats"], exact[_ERROR]
+    if (found := by_annealing(record)) is not None:
+        return found
+    return None if own is None else (own["nats"], own[_ERROR])
+
+
+def by_annealing(record: Record) -> tuple[float, float] | None:
+    """log p(x) by AIS, and its standard error over data; None if that was not measured beside importance sampling.
+
+    Measured on some of the data, it is importance sampling's of all, and what AIS adds to it on the data that have
+    both. Both errors are of means over data; what one datum contributes to both is neglected.
+    """
+    own, both = record["estimators"].get("importance"), record["agreement"].get("ais - importance")
+    if own is None or both is None:
         return None
-    key = "standard_error_over_data"
-    if (exact := estimators.get("exact")) is not None and exact["data"] == own["data"]:
-        return exact["nats"], exact[key]
-    if both is None or both["data"] == own["data"]:
-        return own["nats"], own[key]
-    return own["nats"] + both["nats"], math.hypot(own[key], both[key])
+    if both["data"] == own["data"]:
+        return record["estimators"]["ais"]["nats"], record["estimators"]["ais"][_ERROR]
+    return own["nats"] + both["nats"], math.hypot(own[_ERROR], both[_ERROR])
 
 
 def records_of(study: Study) -> list[Record]:

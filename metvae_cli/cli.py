@@ -25,8 +25,8 @@ COMMANDS = MappingProxyType(
 )
 
 EXAMPLES = """\
-  metvae train dataset=digits sampler=hmc           choose parts by name
-  metvae train -m sampler=langevin,hmc seed=0,1,2   sweep: six runs
+  metvae train dataset=digits sampler=none objective=iwae   choose parts by name
+  metvae train -m seed=0,1,2 latent_dim=2,8               sweep: six runs
   metvae evaluate run=outputs/train/RUN             its likelihood, three ways
   metvae sample run=outputs/train/RUN               pictures of what was learned
   metvae compare outputs/train                      all of them in one table

@@ -27,5 +27,5 @@ def decoded_means(model: VAE, z: Tensor) -> Tensor:
 
 
 def chain_positions(model: VAE, sampler: Sampler, x: Tensor) -> Tensor:
-    """z_0, ..., z_K of one chain per datum of x (B, *event), (K + 1, B, D): z_K is a draw of the trained q_K."""
+    """z_0, ..., z_K of one chain per datum of x (B, *event), (K + 1, B, D); see `trained_chain.py`."""
     return trained_positions(model, sampler, x, 1)[:, 0]

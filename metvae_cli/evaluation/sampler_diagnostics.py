@@ -146,7 +146,7 @@ def reference_draws(
 def trained_draws(
     model: Model, sampler: Sampler, x: Tensor, num_samples: int, chunk: int = 2048
 ) -> tuple[Tensor, Tensor]:
-    """Draws of q_0 and of q_K, the ends of the trained chain; each (S, B, D). chunk: chains at a time, for memory."""
+    """Draws of q_0 and of the end of the trained chain; each (S, B, D). chunk: chains at a time, for memory."""
     parts = _parts(num_samples, chunk // len(x))
     start, end = torch.cat([trained_positions(model, sampler, x, count)[[0, -1]] for count in parts], 1)
     return start, end

@@ -1,8 +1,8 @@
 """The chain of a sampler as it was trained, from the encoder's draw z_0 to its end z_K.
 
 A chain that stops where it is rejected (`decisions=stopped`) stands still from there on. After how many moves, is drawn
-by the share of that stop in the weight of the chain: what training sums over, resampled, which is nearer to p(z | x)
-than a stop drawn by its probability.
+by the share of that stop in the weight of the chain, which `objective=metvae_stopped` sums over: its end is nearer to
+p(z | x) than that of a stop drawn by its probability.
 """
 
 import torch

@@ -44,9 +44,10 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
             remedy = "sampler=hmc and sampler.num_steps to 1 or more, or objective=elbo for no chain"
         raise ValueError(f"bookkeeping=path: MetVAE needs steps that accept or reject; set {remedy}")
     if bookkeeping == "reversal" and sampler.is_adjusted and not sampler.is_invariant:
+        remedy = ["sampler.acceptance=none", *["sampler.decisions=sampled"] * (sampler.decisions != "sampled")]
         raise ValueError(
             "bookkeeping=reversal: accepting or rejecting these moves leaves no target invariant, so that decisions "
-            "cannot be summed out; set sampler.acceptance=none, or objective=metvae"
+            f"cannot be summed out; set {' '.join(remedy)}, or objective=metvae"
         )
     fixed = any(kernel.proposal.fixes_noise for kernel in sampler.steps)
     if bookkeeping == "reversal" and sampler.is_adjusted and fixed:
@@ -78,16 +79,18 @@ def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = T
 
     of_decisions: it does not use how decisions are taken either
     """
-    if not sampler.reverse.is_uniform:
-        name = "exact" if sampler.reverse.is_exact else "learned"
-        raise ValueError(
-            f"{chosen}: decisions are not looked back on, so sampler.reverse={name} would not be used; "
-            f"set sampler.reverse=uniform, or {objective_for(sampler)}"
-        )
+    unused, remedy = [], []
     if of_decisions and sampler.decisions != "sampled":
+        unused.append(f"sampler.decisions={sampler.decisions}")
+        remedy.append("sampler.decisions=sampled")
+    if not sampler.reverse.is_uniform:
+        unused.append(f"sampler.reverse={'exact' if sampler.reverse.is_exact else 'learned'}")
+        remedy.append("sampler.reverse=uniform")
+    if unused:
+        other = f", or {objective_for(sampler)}" if sampler.is_adjusted else ""
         raise ValueError(
-            f"{chosen}: no gradient passes through decisions, so sampler.decisions={sampler.decisions} would not be "
-            f"used; set sampler.decisions=sampled, or {objective_for(sampler)}"
+            f"{chosen}: no gradient passes through decisions and they are not looked back on, so that "
+            f"{' and '.join(unused)} would not be used; set {' '.join(remedy)}{other}"
         )
 
 
@@ -102,7 +105,7 @@ def require_chains_for_scale(sampler: Sampler, num_samples: int) -> None:
 
 def notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
     """What is sound but worth a word."""
-    found = metropolis_notes(bookkeeping, functional, sampler)
+    found = _metropolis_notes(bookkeeping, functional, sampler)
     if functional == "mean" and sampler.decisions == "stopped":
         found.append(
             "objective.functional=mean: the mean of log w over the stops of a chain is a looser bound than the log "
@@ -128,7 +131,7 @@ def notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
     return found + checkpoint_notes(sampler)
 
 
-def metropolis_notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
+def _metropolis_notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
     """What rejections that cannot happen do to the path bookkeeping."""
     if bookkeeping != "path" or not _by_metropolis(sampler):
         return []

@@ -218,7 +218,7 @@ def _check_together(
     if sampler.decisions != "sampled" and acceptance == "none":
         raise ValueError(
             f"{chosen}: unadjusted steps take none; set sampler.acceptance=barker, or sampler.decisions=sampled "
-            "sampler.reverse=uniform"
+            "sampler.reverse=uniform objective=annealed"
         )
     if sampler.decisions != "sampled" and any(proposal.draws_choice for proposal in proposals):
         raise ValueError(f"{chosen}: a learned coin would still be drawn; set learn_coin=false")

@@ -181,7 +181,10 @@ def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> Non
     both = {"nats": 0.5, "standard_error_over_data": 0.6, "data": 100}
     found = study_records.likelihood(plain | {"agreement": {"ais - importance": both}})
     assert found == (-4.5, pytest.approx(0.65))
-    assert study_records.likelihood(plain | {"agreement": {"ais - importance": both | {"data": 300}}}) == (-5.0, 0.25)
+    of_all = {"nats": -4.6, "standard_error_over_data": 0.3, "data": 300}
+    estimators = plain["estimators"] | {"ais": of_all}
+    all_data = {"estimators": estimators, "agreement": {"ais - importance": both | {"data": 300}}}
+    assert study_records.likelihood(plain | all_data) == (-4.6, 0.3)
     exact = {"nats": -4.75, "standard_error_over_data": 0.2, "data": 300}
     known = plain | {"estimators": plain["estimators"] | {"exact": exact}}
     assert study_records.likelihood(known) == (-4.75, 0.2)
@@ -191,6 +194,10 @@ def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> Non
     gap = results_page.COLUMNS["likelihood - bound"]
     assert gap([annealed]) == "1.00"
     assert gap([annealed | {"evaluate": ["data=100"]}]) == "-"  # the bound is of all data
+    assert gap([annealed | {"words": ["trainer.test_data=100"]}]) == "-"  # the bound is of some
+    shown = results_page.COLUMNS["AIS, all data by difference"]
+    exact["data"] = 300
+    assert shown([annealed | {"estimators": known["estimators"]}]) == "-4.50 ± 0.65"
     assert study_records.likelihood(plain | {"estimators": {}}) is None
 
 

@@ -39,6 +39,7 @@ METHODS = {
     "flow": ("experiment=digits_metvae_flow", "sampler.num_steps=2"),
     "checkpointed": (*CLASSIC, "trainer.checkpoint_chain=true", "sampler.acceptance=metropolis", "trainer.log_every=1"),
     "uha": ("experiment=digits_uha", "encoder.head=low_rank"),
+    "stopped": ("experiment=digits_metvae_stopped", "trainer.checkpoint_chain=true"),
     "hoffman": ("experiment=digits_hoffman",),
     "vcd": ("experiment=digits_vcd",),
     "iwae": ("experiment=digits_iwae", "objective.gradient=dreg", "sampler.num_steps=0"),
