@@ -6,8 +6,9 @@ configuration to a signature and says in one line what does not fit.
 
 import difflib
 import inspect
+import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -84,7 +85,7 @@ def call(target: Callable[..., T], given: Mapping[str, Any], where: str, wired: 
     try:
         return target(**arguments)
     except ValueError as error:
-        raise ConfigError(key_name(where, str(error))) from error
+        raise ConfigError(key_name(where, with_place(where, given, str(error)))) from error
 
 
 def check(target: Callable[..., Any], given: Mapping[str, Any], where: str, wired: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,6 +176,12 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def key_name(where: str, key: str) -> str:
     """The dotted name of a key."""
     return f"{where}.{key}" if where else key
+
+
+def with_place(where: str, keys: Iterable[str], message: str) -> str:
+    """A message in which every `key=value` after a space is as it is typed: the keys of a node follow its place."""
+    own = "|".join(map(re.escape, keys))
+    return re.sub(rf"(?<=[ (])({own})=", rf"{where}.\1=", message) if where and own else message
 
 
 def shown(value: Any) -> str:

@@ -212,13 +212,13 @@ def _check_together(
     if sampler.decisions == "enumerated" and num_steps > MOST_DOUBLINGS:
         raise ValueError(
             f"num_steps={num_steps}: enumerated decisions make 2^K - 1 moves per chain, so that K may be at most "
-            f"{MOST_DOUBLINGS}; set decisions=sampled"
+            f"{MOST_DOUBLINGS}; set num_steps={MOST_DOUBLINGS}, or decisions=sampled"
         )
     chosen = f"decisions={sampler.decisions}"
     if sampler.decisions != "sampled" and acceptance == "none":
         raise ValueError(
-            f"{chosen}: unadjusted steps take none; set sampler.acceptance=barker, or sampler.decisions=sampled "
-            "sampler.reverse=uniform objective=annealed"
+            f"{chosen}: unadjusted steps take none; set acceptance=barker objective=metvae, or decisions=sampled "
+            "reverse=uniform objective=annealed"
         )
     if sampler.decisions != "sampled" and any(proposal.draws_choice for proposal in proposals):
         raise ValueError(f"{chosen}: a learned coin would still be drawn; set learn_coin=false")
