@@ -41,7 +41,7 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
     if bookkeeping == "path" and not sampler.is_adjusted:
         remedy = "sampler.acceptance=barker, or objective=annealed for unadjusted steps"
         if sampler.num_steps == 0:
-            remedy = "sampler=hmc and sampler.num_steps to 1 or more, or objective=elbo for no chain"
+            remedy = "sampler=hmc and sampler.num_steps to 1 or more, or objective=elbo sampler=none for no chain"
         raise ValueError(f"bookkeeping=path: MetVAE needs steps that accept or reject; set {remedy}")
     if bookkeeping == "reversal" and sampler.is_adjusted and not sampler.is_invariant:
         remedy = ["sampler.acceptance=none", *["sampler.decisions=sampled"] * (sampler.decisions != "sampled")]
