@@ -155,7 +155,7 @@ class WeightObjective:
             found.append("objective.baseline=running: has no effect, since nothing is decided by a draw here")
         if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
             same = "the ELBO" if self.bookkeeping == "none" else "that of objective.functional=mean"
-            found.append(f"objective.num_samples=1: log-mean-exp of one sample is its logarithm; the bound is {same}")
+            found.append(f"objective.num_samples=1: the importance-weighted bound of one sample is {same}")
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
             found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
         if self.functional_name == "renyi" and self.alpha < 0:

@@ -14,8 +14,8 @@ from metvae_cli.tracking.console import LogFile
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory
 from metvae_cli.tracking.tracker import RunTracker
+from metvae_cli.training import trainer
 from metvae_cli.training.checkpoint import load_checkpoint
-from metvae_cli.training.trainer import Trainer
 from tests.endings import assert_same_end, status
 from tests.faults.mounts import fill, mounted
 from tests.runs import TINY, command, environment, files, metvae, train
@@ -82,10 +82,11 @@ def test_before_the_first_checkpoint_the_same_words_start_anew(
     assert train(*WORDS, "trainer.max_epochs=1") == 0
 
 
-# Where it is full from, the file that the line names, and the epochs of the checkpoint that is there then.
+# Where it is full from, the file that the line names, and the epochs of the checkpoint that is there then. Of what is
+# written before a checkpoint, how much fits into the last block of a file is chance: the disk is full from there on.
 PLACES = {
-    "checkpoint": (Trainer, "save", 4, "run/checkpoints/best.pt", 1),
-    "last checkpoint": (Trainer, "save", 3, "run/checkpoints/last.pt", 0),
+    "checkpoint": (trainer, "save_checkpoint", 4, "run/checkpoints/best.pt", 1),
+    "last checkpoint": (trainer, "save_checkpoint", 3, "run/checkpoints/last.pt", 0),
     "metrics": (MetricsFile, "append", 2, "run/", 1),
     "log": (LogFile, "emit", 3, "run/", 1),
     "validation": (RunTracker, "log_weights", 2, "run/", 1),
