@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made.error(str(error))
     for row in chosen.rows or ():
         if row not in study.rows:
-            made.error(f"--rows: no row {row!r}{did_you_mean(row, [*study.rows])}; rows are {'; '.join(study.rows)}")
+            known = did_you_mean(row, [*study.rows]) or f"; known: {', '.join(study.rows)}"
+            made.error(f"--rows: no row {row!r}{known}")
     for setting in chosen.setting:
         if setting not in study.settings:
             made.error(f"--setting: no setting {setting!r}{did_you_mean(setting, [*study.settings])}")

@@ -84,8 +84,9 @@ class Remaining(NamedTuple):
 @torch.no_grad()
 def diagnose_steps(model: Model, sampler: Sampler, x: Tensor, num_samples: int) -> StepDiagnostics:
     """Run S chains for each datum from q_0 and look at every step."""
-    path = path_as_trained(model, sampler, x)
-    point = path.evaluate(model.posterior(x).rsample((num_samples,)), create_graph=False)
+    posterior = model.posterior(x)
+    path = path_as_trained(model, sampler, x, posterior)
+    point = path.evaluate(posterior.rsample((num_samples,)), create_graph=False)
     rows = []
     for kernel, beta in zip(sampler.steps, sampler.schedule.betas(point.z), strict=True):
         if isinstance(kernel, MetropolisHastings):
@@ -107,8 +108,9 @@ def diagnose_chains(
     model: Model, sampler: Sampler, x: Tensor, num_chains: int, num_draws: int, between: Between = lambda done: None
 ) -> ChainDiagnostics:
     """Long chains of the kernels as trained, from draws of the encoder spread to twice its scale."""
-    path = path_as_trained(model, sampler, x)
-    start = Overdispersed(model.posterior(x), 2.0).rsample((num_chains,)).detach()
+    posterior = model.posterior(x)
+    path = path_as_trained(model, sampler, x, posterior)
+    start = Overdispersed(posterior, 2.0).rsample((num_chains,)).detach()
     return judge_chains(run_long_chains(sampler, path, start, num_draws, warm_up=num_draws // 2, between=between))
 
 

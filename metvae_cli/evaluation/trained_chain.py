@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath
-from metvae_cli.objectives.base import Model
+from metvae_cli.objectives.base import Model, Posterior
 from metvae_cli.objectives.weights import log_weights, make_path, target_of_moves
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.enumeration import histories_of
 
 
-def path_as_trained(model: Model, sampler: Sampler, x: Tensor) -> AnnealedPath:
-    """The path that the sampler was trained on: its moves may target a copy of the decoder."""
-    posterior = model.posterior(x)
+def path_as_trained(model: Model, sampler: Sampler, x: Tensor, posterior: Posterior) -> AnnealedPath:
+    """The path that the sampler was trained on, from q(z | x) on: its moves may target a copy of the decoder."""
     return make_path(posterior, posterior.log_prob, target_of_moves(model, sampler, x, 1.0), sampler)
 
 
@@ -27,8 +26,9 @@ def trained_positions(model: Model, sampler: Sampler, x: Tensor, num_chains: int
 
     Draws come from torch's global random stream.
     """
-    path = path_as_trained(model, sampler, x)
-    start = model.posterior(x).rsample((num_chains,))
+    posterior = model.posterior(x)
+    path = path_as_trained(model, sampler, x, posterior)
+    start = posterior.rsample((num_chains,))
     if sampler.decisions == "stopped":
         return _until_stopped(model, sampler, x, start, path)
     point = path.evaluate(start, create_graph=False)
