@@ -50,7 +50,7 @@ METHODS = {
     "iwae10": Method("iwae", "plain", ("objective.num_samples=10",), steps=0),
     "iwae50": Method("iwae", "plain", ("objective.num_samples=50",), steps=0),
     "renyi": Method("renyi", "plain", steps=0),
-    "flow_vae": Method("flow_vae", "flow", steps=1),
+    "flow_vae": Method("flow_vae", "plain", steps=0),
     "metvae_flow": Method("metvae_flow", "flow"),
     "metvae_hmc": Method("metvae_hmc", "chain"),
     "metvae_stopped": Method("metvae_stopped", "chain"),

@@ -153,7 +153,8 @@ def test_other_proposals(run: Path, here: Path, proposal: str) -> None:
 def test_a_plain_flow_is_its_own_proposal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Unasked, and at the end of training too; a VAE has no chain to draw from."""
     words = ("estimators=[importance]", "diagnostics=[]", "importance.repeats=1", "data=null")
-    assert metvae("train", "experiment=digits_flow_vae", "hydra.run.dir=F", *TESTED) == 0
+    flow = ("sampler=flow", "sampler.direction=forwards", "sampler.acceptance=none", "objective=annealed")
+    assert metvae("train", *flow, "hydra.run.dir=F", *TESTED) == 0
     results = evaluate(Path("F"), "E", *words)["estimators"]["importance"]
     assert results["proposal"] == "chain"
     assert results["nats"] == pytest.approx(-json.loads(Path("F/summary.json").read_text())["test/nll"], abs=1e-12)

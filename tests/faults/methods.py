@@ -29,6 +29,7 @@ METHODS = {
     "amcvae": ("experiment=digits_amcvae",),
     "uha": ("experiment=digits_uha",),
     "hvae": ("experiment=digits_hvae",),
+    "flow": ("sampler=flow", "sampler.direction=forwards", "sampler.acceptance=none", "objective=annealed"),
     "flow_vae": ("experiment=digits_flow_vae",),
     "hoffman": ("experiment=digits_hoffman",),
     "vcd": ("experiment=digits_vcd",),

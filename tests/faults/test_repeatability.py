@@ -173,7 +173,7 @@ def test_several_threads_repeat_bitwise(experiment: str, here: Path) -> None:
     assert threads_of(Path("a")) == 2
 
 
-CHAINS = ("amcvae", "flow_vae", "hvae", "lmcvae", "metvae_flow", "metvae_hmc", "uha")
+CHAINS = ("amcvae", "flow", "hvae", "lmcvae", "metvae_flow", "metvae_hmc", "uha")
 
 
 @pytest.mark.parametrize("name", some(CHAINS, ("metvae_hmc",)))
