@@ -81,11 +81,15 @@ def run_study(study: Study, units: Sequence[Unit]) -> int:
 
 
 def check_study(study: Study, units: Sequence[Unit]) -> int:
-    """Make kept runs once more and print their numbers beside the kept ones; 1 if one failed, or none is kept."""
+    """Make kept runs once more and print their numbers beside the kept ones; 1 if one failed.
+
+    Raises:
+        StudyError: none of the runs is kept
+    """
     known = {unit_of(record): record for record in records_of(study)}
     chosen = [unit for unit in units if unit in known]
     if not chosen:
-        print("none of these runs is kept, so that there is nothing to compare with; without --check they are made")
+        raise StudyError("--check: the numbers of none of these runs are kept; without --check the runs are made")
     home, failed = CHECKS / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}", 0
     for unit in chosen:
         record = carry_out(study, unit, home)
@@ -93,7 +97,7 @@ def check_study(study: Study, units: Sequence[Unit]) -> int:
         if record is not None:
             alike = [one for other, one in known.items() if other[:2] == unit[:2]]
             print(compared(known[unit], record, alike), flush=True)
-    return 1 if failed or not chosen else 0
+    return 1 if failed else 0
 
 
 def compared(kept: Record, made: Record, alike: Sequence[Record]) -> str:
@@ -145,8 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for setting in chosen.setting:
         if setting not in study.settings:
             made.error(f"--setting: no setting {setting!r}{did_you_mean(setting, [*study.settings])}")
-    units = study.units(chosen.rows or [*study.rows], chosen.seeds or study.seeds, chosen.setting)
-    return (check_study if chosen.check else run_study)(study, list(units))
+    units = list(study.units(chosen.rows or [*study.rows], chosen.seeds or study.seeds, chosen.setting))
+    if not chosen.check:
+        return run_study(study, units)
+    try:
+        return check_study(study, units)
+    except StudyError as error:
+        made.error(str(error))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,11 @@ def _format(asked: str | None, output: Path | None) -> str:
     """
     if asked is None:
         suffix = output.suffix.lower() if output else ""
-        return next((name for name, own in _FORMATS.items() if own and own == suffix), "terminal")
+        found = next((name for name, own in _FORMATS.items() if own and own == suffix), None)
+        if found is None and suffix not in ("", ".txt"):
+            known = ", ".join(own for own in _FORMATS.values() if own)
+            raise ConfigError(f"--output={output}: end its name in {known} or .txt, or name its --format")
+        return found or "terminal"
     name = _SHORTER.get(asked.lower(), asked.lower())
     if name not in _FORMATS:
         raise ConfigError(f"--format={asked}: unknown format{did_you_mean(asked, list(_FORMATS))}")

@@ -1,4 +1,4 @@
-"""Studies: what is left to do of one, what is kept of a run, and that docs/results.md says what is kept."""
+"""Studies: what is left to do of one, and what is kept of a run."""
 
 import csv
 import json
@@ -7,60 +7,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results_page, study, study_figure, study_plan, study_records
+from benchmarks import results_page, study, study_records
 from benchmarks.study_plan import Study, StudyError, Unit, load_study, names
+from tests.benchmarks.studies import GRID, record
 from tests.runs import TINY
 
 WORDS = [word for word in TINY if not word.startswith("sampler.")]
-GRID = Study(
-    name="tiny",
-    title="Tiny",
-    rows={"VAE": ("sampler=none", "objective=elbo"), "IWAE-2": ("sampler=none", "objective=iwae")},
-    seeds=(0, 1),
-    common=("latent_dim=3",),
-    grid={"wide": ("decoder.hidden=[32]",), "narrow": ("decoder.hidden=[4]",)},
-    evaluate=("importance.num_samples=5",),
-)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place of its own for studies, runs, records and the page."""
-    (tmp_path / "studies").mkdir()
-    monkeypatch.setattr(study_plan, "STUDIES", tmp_path / "studies")
-    for module in (study_records, results_page):
-        monkeypatch.setattr(module, "RECORDS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(results_page, "PAGE", tmp_path / "docs" / "results.md")
-    monkeypatch.setattr(study, "HOME", tmp_path / "runs")
-    return tmp_path
-
-
-def record(unit: Unit, nats: float, **changed: Any) -> study_records.Record:
-    found = {
-        "setting": unit.setting,
-        "row": unit.row,
-        "seed": unit.seed,
-        "words": GRID.words(unit),
-        "evaluate": list(GRID.evaluate),
-        "commit": "0123456789",
-        "torch": "2",
-        "machine": "a machine",
-        "summary": {"seconds": 2.0, "iterations": 1000, "decoder_evaluations": 7, "test/bound": nats - 0.5},
-        "estimators": {
-            "importance": {"nats": nats, "standard_error_over_data": 0.25, "effective_samples": 30.0, "pareto_k": 0.5}
-        },
-        "agreement": {},
-        "curve": [[1.0, 1.0, -9.0], [7.0, 2.0, -5.0]],
-    }
-    return found | changed
 
 
 def write_study(home: Path, name: str, content: dict[str, Any]) -> None:
     (home / "studies" / f"{name}.yaml").write_text(json.dumps(content))  # JSON is YAML too
-
-
-def test_the_page_in_the_repository_is_the_one_that_the_records_make() -> None:
-    assert results_page.PAGE.read_text(encoding="utf-8") == results_page.page()
 
 
 @pytest.mark.parametrize("name", names())
@@ -144,36 +100,6 @@ def test_records_of_other_words_do_not_count(home: Path) -> None:
         assert study_records.records_of(GRID) == []
 
 
-def test_a_grid_shows_what_is_best_in_each_setting(home: Path) -> None:
-    for setting, row, seed, nats in [
-        ("wide", "VAE", 0, -5.0),
-        ("wide", "VAE", 1, -6.0),
-        ("wide", "IWAE-2", 0, -4.0),
-        ("narrow", "VAE", 0, -7.0),
-        ("narrow", "IWAE-2", 0, -8.0),
-    ]:
-        study_records.keep(GRID, record(Unit(setting, row, seed), nats))
-    lines = list(results_page.grid_table(GRID))
-    assert lines[2] == "| wide | `decoder.hidden=[32]` | -5.50 ± 0.71 | **-4.00** |"
-    assert lines[3] == "| narrow | `decoder.hidden=[4]` | **-7.00** | -8.00 |"
-    assert lines[-1].endswith("seeds of a cell: 1, 2.")
-
-
-def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
-    detailed = Study(**{**GRID.__dict__, "detail": True})
-    study_records.keep(detailed, record(Unit("wide", "VAE", 0), -5.0))
-    study_records.keep(detailed, record(Unit("narrow", "VAE", 0), -7.0))
-    lines = list(results_page.tables(detailed))
-    assert lines[0] == "wide, `decoder.hidden=[32]`:"
-    narrow = lines.index("narrow, `decoder.hidden=[4]`:")
-    assert ["-5.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [True, False]
-    assert ["-7.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [False, True]
-    missing = "Not measured: IWAE-2 (`sampler=none objective=iwae`)."
-    assert lines.count(missing) == 2
-    study_figure.write_figure(detailed, study_records.records_of(detailed), home / "figure.png")
-    assert (home / "figure.png").stat().st_size > 5000
-
-
 def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> None:
     plain = record(Unit("wide", "VAE", 0), -5.0)
     plain["estimators"]["importance"]["data"] = 300
@@ -219,42 +145,8 @@ def test_a_kept_run_is_made_once_more_and_compared(
     assert study_records.records_of(GRID) == kept
     monkeypatch.setattr(study, "carry_out", lambda *_: None)
     assert study.check_study(GRID, list(GRID.units(["VAE"], [0]))) == 1
-    assert study.check_study(GRID, list(GRID.units(["IWAE-2"], [0]))) == 1
-    assert "none of these runs is kept" in capsys.readouterr().out
-
-
-def test_the_posteriors_of_encoder_and_chain_are_both_shown() -> None:
-    reference = {"data": [3, 9], "kl_start": [0.5, 1.5], "kl_end": [0.25, 0.25], "r_hat": [1.0, 1.0]}
-    found = study_records.posterior({"sampler": {"reference": reference}})
-    assert found == {"kl_start": 1.0, "kl_end": 0.25, "data": 2}
-    assert study_records.posterior({}) == study_records.posterior({"sampler": {"steps": {}}}) == {}
-    cell = results_page.COLUMNS["KL to the posterior: encoder; chain's end"]
-    other = record(Unit("", "VAE", 1), -2.0, posterior={"kl_start": 2.0, "kl_end": 0.5, "data": 2})
-    assert cell([record(Unit("", "VAE", 0), -2.0, posterior=found), other]) == "1.50 ± 0.71; 0.38 ± 0.18"
-    assert cell([record(Unit("", "VAE", 0), -2.0)]) == "-"
-
-
-def test_a_row_without_records_is_not_measured(home: Path) -> None:
-    plain = Study(**{**GRID.__dict__, "grid": {}})
-    unit = Unit("", "VAE", 0)
-    study_records.keep(plain, record(unit, -5.0, words=plain.words(unit)))
-    head, _, first, blank, second = results_page.table(plain)
-    assert "-5.00 ± 0.25 | -5.50 | 0.50 | 30, 0.50 | 2.0 | 2 | 7 | 0 |" in first
-    assert first.count("|") == head.count("|")
-    assert (blank, second) == ("", "Not measured: IWAE-2 (`sampler=none objective=iwae`).")
-    nothing = Study(**{**plain.__dict__, "name": "other"})
-    assert list(results_page.table(nothing)) == [
-        "Not measured: VAE (`sampler=none objective=elbo`); IWAE-2 (`sampler=none objective=iwae`)."
-    ]
-
-
-def test_the_spread_over_seeds_is_not_the_error_over_data() -> None:
-    records = [record(Unit("wide", "VAE", seed), nats) for seed, nats in enumerate((-5.0, -6.0))]
-    assert results_page.COLUMNS["importance sampling"](records) == "-5.50 ± 0.71 ± 0.25"
-    agreement = {"ais - importance": {"nats": 0.1, "standard_error_over_data": 0.02}}
-    both = [one | {"agreement": agreement} for one in records]
-    # All seeds have the same data: their errors are not independent, and more seeds do not make them smaller.
-    assert results_page.COLUMNS["AIS - importance, same data"](both) == "+0.100 ± 0.020"
+    with pytest.raises(StudyError, match="--check: the numbers of none of these runs are kept"):
+        study.check_study(GRID, list(GRID.units(["IWAE-2"], [0])))
 
 
 def test_a_curve_keeps_its_ends_and_few_points(tmp_path: Path) -> None:
@@ -280,6 +172,7 @@ def test_a_curve_keeps_its_ends_and_few_points(tmp_path: Path) -> None:
         (["ring", "--setting", "20 second"], "no setting '20 second'; did you mean 20 seconds?"),
         (["digits_methods", "--seeds", "one"], "'one' is not a whole number"),
         (["digits_methods", "--bogus"], "--bogus"),
+        (["digits_methods", "--seeds", "99", "--check"], "--check: the numbers of none of these runs are kept"),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

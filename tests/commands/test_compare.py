@@ -154,6 +154,7 @@ def test_jobs_that_ended_early_have_a_row_of_their_own(sweep: Path, capsys: pyte
         (["--format", "latx"], "--format=latx: unknown format; did you mean latex?"),
         (["--format", "csv", "--importance"], "--importance: a CSV file holds one table; take --format json"),
         (["--output", "no/where.csv"], "--output=no/where.csv: there is no directory no"),
+        (["--output", "table.xyz"], "--output=table.xyz: end its name in .csv, .json, .md, .tex or .txt"),
         (["--output", "empty"], "--output=empty: is a directory; name a file in it"),
         (["--plot", "x.gif"], "--plot=x.gif: end its name in .png, .pdf or .svg"),
         (["--paired", "langevin"], "--paired=langevin: no such method; there are 'sampler=hmc"),
