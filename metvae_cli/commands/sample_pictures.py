@@ -136,7 +136,7 @@ def _inpainting(run: LoadedRun, request: Request) -> Picture:
         for sampler in samplers.values()
     ]
     data, means = x.repeat(len(found), 1, 1, 1), torch.cat([one.means for one in found], 1)
-    words = ["datum", "masked", *(str(sweep) for sweep in found[0].sweeps.tolist())]
+    words = ["datum", "mask", *(str(sweep) for sweep in found[0].sweeps.tolist())]
     words[2] = f"sweep {words[2]}"
     rows = [name for name in samplers for _ in range(len(x))]
     arrays = {"index": index, "data": x, "masked": masked, "sweeps": found[0].sweeps}
