@@ -55,29 +55,27 @@ def unit_of(record: Record) -> Unit:
 
 
 def likelihood(record: Record) -> tuple[float, float] | None:
-    """The best estimate of log p(x) that a record has, and its standard error over data; None without any.
+    """What rows are compared by: an estimate of log p(x), and its standard error over data; None without any.
 
-    The exact one, if it is of all the data, or that by annealing, or by importance sampling.
+    The exact one, if it is of all the data; that by annealing, whose data may be some, but are the same for all rows of
+    a study; or that by importance sampling.
     """
-    own, exact = (record["estimators"].get(name) for name in ("importance", "exact"))
-    if exact is not None and own is not None and exact["data"] == own["data"]:
-        return exact["nats"], exact[_ERROR]
-    if (found := by_annealing(record)) is not None:
-        return found
-    return None if own is None else (own["nats"], own[_ERROR])
+    own, annealed, exact = (record["estimators"].get(name) for name in ("importance", "ais", "exact"))
+    of_all = exact is not None and own is not None and exact["data"] == own["data"]
+    best = exact if of_all else annealed or own
+    return None if best is None else (best["nats"], best[_ERROR])
 
 
-def by_annealing(record: Record) -> tuple[float, float] | None:
-    """log p(x) by AIS, and its standard error over data; None if that was not measured beside importance sampling.
+def by_difference(record: Record) -> tuple[float, float] | None:
+    """log p(x) of all data, where annealing was run on some: importance sampling's of all, and what annealing adds
+    on the data that have both; and its standard error over data. None where annealing was run on none or all.
 
-    Measured on some of the data, it is importance sampling's of all, and what AIS adds to it on the data that have
-    both. Both errors are of means over data; what one datum contributes to both is neglected.
+    Not for comparing rows: what annealing adds is a row's own, and so is the error of its mean over few data. Both
+    errors are of means over data; what one datum contributes to both is neglected.
     """
     own, both = record["estimators"].get("importance"), record["agreement"].get("ais - importance")
-    if own is None or both is None:
+    if own is None or both is None or both["data"] == own["data"]:
         return None
-    if both["data"] == own["data"]:
-        return record["estimators"]["ais"]["nats"], record["estimators"]["ais"][_ERROR]
     return own["nats"] + both["nats"], math.hypot(own[_ERROR], both[_ERROR])
 
 

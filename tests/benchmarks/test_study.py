@@ -100,31 +100,36 @@ def test_records_of_other_words_do_not_count(home: Path) -> None:
         assert study_records.records_of(GRID) == []
 
 
-def test_the_likelihood_of_a_record_is_by_annealing_where_that_is_known() -> None:
+def test_rows_are_compared_by_the_exact_likelihood_or_by_annealing_on_the_same_data() -> None:
     plain = record(Unit("wide", "VAE", 0), -5.0)
     plain["estimators"]["importance"]["data"] = 300
     assert study_records.likelihood(plain) == (-5.0, 0.25)
-    both = {"nats": 0.5, "standard_error_over_data": 0.6, "data": 100}
-    found = study_records.likelihood(plain | {"agreement": {"ais - importance": both}})
-    assert found == (-4.5, pytest.approx(0.65))
-    of_all = {"nats": -4.6, "standard_error_over_data": 0.3, "data": 300}
-    estimators = plain["estimators"] | {"ais": of_all}
-    all_data = {"estimators": estimators, "agreement": {"ais - importance": both | {"data": 300}}}
-    assert study_records.likelihood(plain | all_data) == (-4.6, 0.3)
+    some = {"nats": -4.6, "standard_error_over_data": 0.3, "data": 100}
+    annealed = plain | {"estimators": plain["estimators"] | {"ais": some}}
+    assert study_records.likelihood(annealed) == (-4.6, 0.3)
     exact = {"nats": -4.75, "standard_error_over_data": 0.2, "data": 300}
-    known = plain | {"estimators": plain["estimators"] | {"exact": exact}}
+    known = annealed | {"estimators": annealed["estimators"] | {"exact": exact}}
     assert study_records.likelihood(known) == (-4.75, 0.2)
     exact["data"] = 100
-    assert study_records.likelihood(known) == (-5.0, 0.25)
+    assert study_records.likelihood(known) == (-4.6, 0.3)
+    assert study_records.likelihood(plain | {"estimators": {}}) is None
+
+
+def test_annealing_of_some_data_is_put_on_the_level_of_all() -> None:
+    plain = record(Unit("wide", "VAE", 0), -5.0)
+    plain["estimators"]["importance"]["data"] = 300
+    assert study_records.by_difference(plain) is None
+    both = {"nats": 0.5, "standard_error_over_data": 0.6, "data": 100}
     annealed = plain | {"agreement": {"ais - importance": both}}
+    assert study_records.by_difference(annealed) == (-4.5, pytest.approx(0.65))
+    assert study_records.by_difference(plain | {"agreement": {"ais - importance": both | {"data": 300}}}) is None
+    shown = results_page.COLUMNS["AIS, all data by difference"]
+    assert shown([annealed]) == "-4.50 ± 0.65"
+    assert shown([annealed, plain]) == "-"
     gap = results_page.COLUMNS["likelihood - bound"]
     assert gap([annealed]) == "1.00"
     assert gap([annealed | {"evaluate": ["data=100"]}]) == "-"  # the bound is of all data
     assert gap([annealed | {"words": ["trainer.test_data=100"]}]) == "-"  # the bound is of some
-    shown = results_page.COLUMNS["AIS, all data by difference"]
-    exact["data"] = 300
-    assert shown([annealed | {"estimators": known["estimators"]}]) == "-4.50 ± 0.65"
-    assert study_records.likelihood(plain | {"estimators": {}}) is None
 
 
 def test_a_kept_run_is_made_once_more_and_compared(
