@@ -1,6 +1,6 @@
 """What a training batch costs, per image: one gather and at most one random draw.
 
-    python benchmarks/batches.py [batch size]
+    python -m benchmarks.batches [batch size]
 
 Synthetic images of MNIST's and CIFAR-10's shapes; the kinds take turns in one process, and the median and the quartiles
 of 300 batches each are printed, in microseconds per image.

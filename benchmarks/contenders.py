@@ -32,8 +32,8 @@ IMAGES = 60_000
 NEVER = 1_000_000_000
 
 
-class NotFiniteError(Exception):
-    """Steps were skipped since loss or gradient was not finite: their time is not that of a step."""
+class NotMeasuredError(Exception):
+    """Why a row has no time: a step was skipped, whose time is not that of a step, or a command failed."""
 
 
 class Method(NamedTuple):
@@ -157,7 +157,7 @@ def make_contender(case: Case, machine: Machine) -> Contender:
 
 
 def training(contender: Contender) -> Run:
-    """The iterations of its training loop, which raise NotFiniteError where one is skipped."""
+    """The iterations of its training loop, which raise NotMeasuredError where one is skipped."""
     trainer = make_trainer(contender.experiment, Path(), Silence(), Interruption())
     index = torch.arange(len(contender.x))
 
@@ -166,7 +166,7 @@ def training(contender: Contender) -> Run:
             trainer.step(trainer.gradients(index))
             trainer.state.iteration += 1
             if trainer.state.bad_steps:
-                raise NotFiniteError(f"step {trainer.state.iteration} was not finite, and so was not made")
+                raise NotMeasuredError(f"step {trainer.state.iteration} was not finite, and so was not made")
 
     return run
 

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.contenders import NEVER, Case, Machine, NotFiniteError, Run, make_contender, training, words_of
+from benchmarks.contenders import NEVER, Case, Machine, NotMeasuredError, Run, make_contender, training, words_of
 from benchmarks.measuring import Budget, Neighbours, take_turns
 from benchmarks.rows import is_noisy
 from metvae_cli.build import build_experiment
@@ -95,7 +95,7 @@ def run_command(case: Case, machine: Machine, iterations: int) -> tuple[float, f
         command = [sys.executable, "-m", "metvae_cli.cli", "train", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
         if done.returncode:
-            raise NotFiniteError(f"metvae train ended with status {done.returncode}: {last_line(done.stderr)}")
+            raise NotMeasuredError(f"metvae train ended with status {done.returncode}: {last_line(done.stderr)}")
         total = time.perf_counter() - start
         summary = json.loads((Path(place) / "run" / "summary.json").read_text(encoding="utf-8"))
     return 1000 * summary["seconds"] / summary["iterations"], total

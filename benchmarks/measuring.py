@@ -36,17 +36,17 @@ class Quartiles(NamedTuple):
 
 
 def take_turns(
-    runs: Mapping[str, Run], budget: Budget, *, multiple: int = 1, block_seconds: float = BLOCK_SECONDS
+    runs: Mapping[str, Run], budget: Budget, *, multiple: int = 1, block_seconds: float | None = None
 ) -> dict[str, Quartiles]:
     """Milliseconds per iteration of each contender; blocks of them alternate, A B C A B C ...
 
-    A block has as many iterations as fill `block_seconds`, a multiple of `multiple`.
+    A block has as many iterations as fill `block_seconds` (those above), a multiple of `multiple`.
     """
-    counts = {}
+    enough, counts = BLOCK_SECONDS if block_seconds is None else block_seconds, {}
     for name, run in runs.items():
         _seconds(run, 1)
         warm = _seconds(run, 1)
-        counts[name] = multiple * max(1, round(block_seconds / warm / multiple))
+        counts[name] = multiple * max(1, round(enough / warm / multiple))
     taken: dict[str, list[float]] = {name: [] for name in runs}
     start, rounds = time.perf_counter(), 0
     while not _is_enough(budget, rounds, time.perf_counter() - start):

@@ -1,6 +1,6 @@
 """What a run costs as it grows: bytes exchanged per iteration, memory held per step of the chain, several processes.
 
-python benchmarks/scaling.py            tables for docs/scaling.md, about five minutes on two cores
+python -m benchmarks.scaling            tables for docs/scaling.md, about five minutes on two cores
 
 Pixels are drawn at random: neither costs nor sizes depend on them.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor
 
-from metvae_cli.build import build_experiment
+from benchmarks.measuring import SavedBytes
+from metvae_cli.build import Experiment, build_experiment
 from metvae_cli.paths import config_dir
 from metvae_cli.plain_config import plain
 
@@ -34,7 +34,7 @@ NETWORKS = {
     "mlp400": ("encoder=mlp400", "decoder=mlp400"),
     "conv": ("encoder=conv", "decoder=conv"),
 }
-CHAIN = ("sampler=langevin", "objective.num_samples=1", "objective.baseline=running")
+CHAIN = ("sampler=langevin", "objective=metvae", "objective.num_samples=1", "objective.baseline=running")
 
 
 def write_pixels(folder: Path, count: int = 4000) -> Path:
@@ -44,7 +44,7 @@ def write_pixels(folder: Path, count: int = 4000) -> Path:
     return path
 
 
-def experiment(words: Sequence[str]):
+def experiment(words: Sequence[str]) -> Experiment:
     """What the words describe."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return build_experiment(plain(compose("train", overrides=list(words))), [])
@@ -54,22 +54,15 @@ def held(words: Sequence[str]) -> tuple[int, int, int]:
     """Parameters, bytes exchanged per iteration, and bytes that autograd holds at the end of the forward pass."""
     learner = experiment(words).learner
     x = learner.dataset.batch(torch.arange(learner.batch_size))
-    storages: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    own = {parameter.untyped_storage().data_ptr() for parameter in learner.model.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    saved = SavedBytes(learner.model.parameters())
+    with saved.watching():
         output = learner.objective(learner.model, learner.sampler, x)
     parameters = sum(p.numel() for p in [*learner.model.parameters(), *learner.sampler.parameters()])
     outcome = output.outcome
     exchanged = 4 * (
         parameters + outcome.metropolis_prob.numel() + outcome.z.numel() + 3 * learner.sampler.num_steps + 8
     )
-    return parameters, exchanged, sum(size for key, size in storages.items() if key not in own)
+    return parameters, exchanged, saved.present
 
 
 def table_of_sizes(pixels: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import growth, loop, rows
-from benchmarks.contenders import METHODS, NETS, Case, Machine, NotFiniteError, cases, write_images
+from benchmarks.contenders import METHODS, NETS, Case, Machine, NotMeasuredError, cases, write_images
 from benchmarks.measuring import Budget, load, machine_lines
 from benchmarks.words import Parser, duration, one_of, positive, several
 from metvae_cli.errors import ConfigError
@@ -129,7 +129,7 @@ def attempt(case: Case, measured: Callable[[], Report], line: Callable[[Report],
     """A row, printed; of one that cannot be measured the reason, under `error`. The others go on."""
     try:
         row = measured()
-    except NotFiniteError as error:
+    except NotMeasuredError as error:
         row = {"net": case.net, "method": case.method, "steps": case.steps, "error": str(error)}
         print(f"{case.net:6}{case.method:12}{case.steps:3}  not measured: {error}", flush=True)
     else:

@@ -1,4 +1,4 @@
-"""What all programs of `benchmarks` make of their words, and how they refuse one: in one line, with status 2."""
+"""What programs of `benchmarks` with options make of their words; they refuse one in one line, with status 2."""
 
 import argparse
 import contextlib

@@ -32,6 +32,7 @@ from metvae_cli.evaluation.importance import (
 from metvae_cli.evaluation.path_weights import bookkeeping_of, chain_weights, flow_weights
 from metvae_cli.evaluation.proposals import overdispersed, retrain_encoder
 from metvae_cli.models.vae import VAE
+from metvae_cli.objectives.soundness import weights_are_unbiased
 from metvae_cli.schema import key_name
 
 # Above it an importance estimate converges too slowly to be of use (Vehtari et al. 2024).
@@ -40,7 +41,7 @@ _SHARE_TO_WARN = 0.05
 
 
 def importance(work: Workplace) -> Outcome:
-    """Importance sampling from the encoder, spread out or trained anew."""
+    """Importance sampling from the encoder, spread out or trained anew, or over the paths of the chain."""
     settings, model = work.request.importance, work.frozen
     proposal, weigh, training = _weights(work)
     estimates = []
@@ -80,7 +81,8 @@ def importance(work: Workplace) -> Outcome:
         ("  effective samples, Pareto k", f"{effective.mean():.0f}, {_shown(results['pareto_k'])}"),
     ]
     columns = {"importance": found.per_datum, "importance_effective_samples": effective, "importance_pareto_k": k}
-    return Outcome(results, rows, _columns(work.chosen, columns), warnings=_distrust(proposal, poor))
+    warnings = [*_distrust(proposal, poor), *_falls_short(proposal, work.run)]
+    return Outcome(results, rows, _columns(work.chosen, columns), warnings=warnings)
 
 
 def check_proposal(run: LoadedRun, request: Request) -> None:
@@ -121,6 +123,18 @@ def _retrained(work: Workplace) -> tuple[Proposal, list[float]]:
             between=report,
         )
     return encoder.to("cpu", work.frozen.dtype).eval().requires_grad_(False), list(bounds)
+
+
+def _falls_short(proposal: ProposalName, run: LoadedRun) -> list[str]:
+    """A warning where the weights of paths have a mean below p(x), which neither more draws nor Pareto k show."""
+    if proposal != "chain":
+        return []
+    if weights_are_unbiased(bookkeeping_of(run.sampler, run.objective), "log_mean_exp", run.sampler):
+        return []
+    return [
+        "importance sampling over the paths of Metropolis decisions stays below log p(x), however many are drawn, "
+        "unless sampler.reverse=exact; take importance.proposal=encoder or retrained, or believe ais"
+    ]
 
 
 def _distrust(proposal: ProposalName, poor: float) -> list[str]:

@@ -15,7 +15,7 @@ _AT_A_TIME = 256
 
 @torch.no_grad()
 def encoder_means(model: VAE, x: Tensor) -> Tensor:
-    """Means of q(z | x) for x (B, *event), (B, D)."""
+    """Means of q(z | x) for x (B, *event), (B, D); of a flow posterior where its Gaussian's mean goes."""
     return torch.cat([model.posterior(part).mean for part in x.split(_AT_A_TIME)])
 
 

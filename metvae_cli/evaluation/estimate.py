@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -46,8 +45,3 @@ def bits_per_dimension(log_likelihood: float, num_values: int, *, dequantized: b
     values it is a density per unit of the data, and may be negative.
     """
     return -log_likelihood / (num_values * math.log(2)) + (8.0 if dequantized else 0.0)
-
-
-def joined(repeats: list[list[Tensor]]) -> Tensor:
-    """Per-datum values of batches, of repeats: (R, N)."""
-    return torch.stack([torch.cat(parts) for parts in repeats])

@@ -2,7 +2,7 @@
 
     log p(x) >= E[ log (1/S) sum_s p(x, z_s) / q(z_s | x) ],        z_s ~ q(z | x)
 
-A chain may stand in the place of the encoder; its paths then have weights with the same expectation
+A chain may stand in the place of the encoder; its paths then have weights with the same expectation, or a lower one
 (`path_weights.py`). The estimate per datum is biased low by about Var(w) / (2 S p(x)^2): it bounds log p(x) from below
 in expectation for every S and approaches it as S grows, quickly only if the weights have a variance. The Pareto shape
 of their largest ones tells whether they do.

@@ -20,7 +20,7 @@ _ACTIVE_VARIANCE = 0.01
 
 
 class Encoded(NamedTuple):
-    """mean: (N, D) of q(z | x). draw: (N, D), one draw of each."""
+    """mean: (N, D) of q(z | x); of a flow posterior where its Gaussian's mean goes. draw: (N, D), one draw of each."""
 
     mean: Tensor
     draw: Tensor

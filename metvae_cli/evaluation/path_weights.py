@@ -4,8 +4,10 @@
 
 The expectation is over z_0 and all that the chain draws and decides, so log (1/S) sum_s w_s bounds log p(x) from below
 just as with an encoder alone; the increments are those of the objective (`objectives/weights.py`; Thin et al. 2021,
-section 3). A model whose encoder ends in a flow, or only starts a chain, was never trained to be covered by that
-encoder: what covers its posterior is the end of the chain.
+section 3). With Metropolis decisions and a reverse distribution that is not exact E[w] < p(x), and more draws do not
+mend it (`objectives/soundness.weights_are_unbiased`). A model whose encoder's draw is carried on by a chain, of plain
+flows or of Markov steps, was never trained to be covered by that encoder: what covers its posterior is the end of the
+chain.
 """
 
 import copy

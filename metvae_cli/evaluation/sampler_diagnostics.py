@@ -16,6 +16,7 @@ from metvae_cli.kernels.adaptation import DualAveraging
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.objectives.base import Model
 from metvae_cli.objectives.weights import make_path
 from metvae_cli.samplers.chain import Sampler
@@ -94,10 +95,10 @@ def diagnose_steps(model: Model, sampler: Sampler, x: Tensor, num_samples: int) 
             ratio, finite = attempt.log_ratio, attempt.finite
             point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept))
         else:
-            before = path.log_prob(point, beta)
-            point, info = kernel.step(point, path, beta, create_graph=False)
-            finite = ~info.divergent
-            ratio = torch.where(finite, path.log_prob(point, beta) - before + info.log_reversal, 0.0)
+            assert isinstance(kernel, Unadjusted)  # there is no third kind
+            move = kernel.propose(point, path, beta, create_graph=False)
+            ratio, finite, _ = move.compared
+            point, info = kernel.outcome(move)
         count = finite.sum().clamp(min=1)
         means = [info.accept_prob.mean(), info.metropolis_prob.mean(), -ratio.sum() / count, ratio.abs().sum() / count]
         rows.append(torch.stack([*means, (~finite).double().mean()]))

@@ -82,7 +82,6 @@ class Proposal(nn.Module, ABC):
 
     needs_score: it reads the score of the points it visits
     evaluations: evaluations of the path per proposal
-    keeps_state: it keeps a momentum or a direction between steps, in `Point.momentum`
     is_reversible: accepting or rejecting it leaves the target invariant (the move undoes itself, up to signs)
     can_retrace: `propose` takes the noise of the way back and then leads back, so that a step can be undone
     fixes_noise: its increments hold for each value of some noise, so that decisions cannot be summed out
@@ -92,7 +91,6 @@ class Proposal(nn.Module, ABC):
 
     needs_score: bool = False
     evaluations: int = 1
-    keeps_state: bool = False
     is_reversible: bool = True
     can_retrace: bool = False
     fixes_noise: bool = False
@@ -126,7 +124,9 @@ class Proposal(nn.Module, ABC):
 
 
 class Kernel(nn.Module, ABC):
-    """One Markov step built on a proposal. `is_adjusted`: it accepts or rejects, and keeps its target invariant."""
+    """One Markov step built on a proposal. `is_adjusted`: it accepts or rejects, which keeps the target of a reversible
+    proposal invariant.
+    """
 
     is_adjusted: bool
 

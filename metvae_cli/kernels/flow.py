@@ -95,7 +95,6 @@ class Flow(Proposal):
         self.draws_noise = isinstance(noise, str)
         self.register_buffer("noise", None if isinstance(noise, str) else noise)
         self.condition_on_x = condition_on_x
-        self.keeps_state = coin is None
         self.is_reversible = not isinstance(coin, Forwards)
         self.can_retrace = self.is_reversible and not self.draws_noise
         self.draws_choice = coin is not None and coin.learned

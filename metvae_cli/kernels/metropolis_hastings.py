@@ -66,7 +66,7 @@ class MetropolisHastings(Kernel):
         self.acceptance = Acceptance(acceptance)
 
     def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
-        """One step, invariant for g_beta."""
+        """One step, invariant for g_beta if the proposal is reversible."""
         attempt = self.attempt(point, path, beta, create_graph=create_graph)
         return self.outcome(attempt, self.decide(attempt.log_accept))
 

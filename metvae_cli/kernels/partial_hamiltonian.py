@@ -42,7 +42,6 @@ class PartialHamiltonian(Proposal):
 
     needs_score = True
     can_retrace = True
-    keeps_state = True
     logit: Tensor
 
     def __init__(

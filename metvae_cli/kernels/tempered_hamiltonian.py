@@ -88,7 +88,6 @@ class TemperedStep(Proposal):
     """Step `index` of the chain: leapfrog, then cool. The first one draws the momentum."""
 
     needs_score = True
-    keeps_state = True
     is_reversible = False
 
     def __init__(self, step_size: StepSize, num_leapfrog: int, tempering: Tempering, index: int) -> None:

@@ -1,11 +1,29 @@
 """The unadjusted step: every proposal is taken, and the log-weight pays for it."""
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from metvae_cli.densities import AnnealedPath, Beta, Point, select
-from metvae_cli.kernels.base import Kernel, Proposal, StepInfo, log_ratio, metropolis_probability
+from metvae_cli.kernels.base import (
+    Kernel,
+    LogRatio,
+    Proposal,
+    Proposed,
+    Refreshed,
+    StepInfo,
+    log_ratio,
+    metropolis_probability,
+)
+
+
+class Move(NamedTuple):
+    """A step before it is made: where it stands, where it leads, and what a Metropolis test would compare."""
+
+    start: Refreshed
+    proposed: Proposed
+    compared: LogRatio
 
 
 class Unadjusted(Kernel):
@@ -39,9 +57,17 @@ class Unadjusted(Kernel):
 
     def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One move."""
-        point, log_refresh, _ = self.proposal.refresh(point)
-        proposed = self.proposal.propose(point, path, beta, create_graph=create_graph)
-        ratio, finite, _ = log_ratio(point, proposed, path, beta)
+        return self.outcome(self.propose(point, path, beta, create_graph=create_graph))
+
+    def propose(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> Move:
+        """Refresh, propose and compare."""
+        start = self.proposal.refresh(point)
+        proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph)
+        return Move(start, proposed, log_ratio(start.point, proposed, path, beta))
+
+    def outcome(self, move: Move) -> tuple[Point, StepInfo]:
+        """The next point and the record."""
+        (point, log_refresh, _), proposed, (ratio, finite, _) = move
         taken = finite if self.skip_threshold is None else finite & (ratio.abs() < -math.log(self.skip_threshold))
         zero = torch.zeros_like(ratio)
         increment = torch.where(taken, proposed.log_correction, 0.0)

@@ -88,8 +88,3 @@ class VAE(TrainedModel):
             "reconstruction": (final.log_final - at_end).mean() / likelihood_weight,
             "kl": (initial.log_initial - at_start).mean(),
         }
-
-    def generate(self, count: int, device: torch.device) -> Tensor:
-        """Means of p(x | z) for `count` draws of the prior, (count, *event)."""
-        z = self.prior.sample(count, device)
-        return self.decode(z[None]).mean[0]

@@ -69,7 +69,7 @@ class ClonedModel(Protocol):
 
 
 class ObjectiveOutput(NamedTuple):
-    """loss: () what autograd differentiates; its value is the negative bound, its gradient an unbiased estimate.
+    """loss: () what autograd differentiates; its value is the negative bound, its gradient what training follows.
 
     score_loss: () the part of the loss whose gradient is the score-function term, or None where nothing is decided
     bound: (B,) the number that the paper reports, in nats per datum

@@ -17,7 +17,7 @@ from torch import Tensor
 from metvae_cli.kernels.adaptation import Adaptation
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import log_mean_exp, without_each
-from metvae_cli.objectives.soundness import checkpoint_notes, objective_for
+from metvae_cli.objectives.soundness import checkpoint_notes, objective_for, refuse_path_options
 from metvae_cli.objectives.split_gradient import draw, report
 from metvae_cli.samplers.chain import Sampler
 
@@ -56,6 +56,7 @@ class ChiObjective:
         if sampler.num_steps > 0:
             remedy = f"sampler=none, or {objective_for(sampler)}"
             raise ValueError(f"objective=cubo: would not use the sampler; set {remedy}")
+        refuse_path_options("objective=cubo", sampler)
         return checkpoint_notes(sampler)
 
 

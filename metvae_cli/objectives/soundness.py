@@ -88,9 +88,10 @@ def refuse_path_options(chosen: str, sampler: Sampler, *, of_decisions: bool = T
         remedy.append("sampler.reverse=uniform")
     if unused:
         other = f", or {objective_for(sampler)}" if sampler.is_adjusted else ""
+        passes = "no gradient passes through decisions and they" if of_decisions else "decisions"
         raise ValueError(
-            f"{chosen}: no gradient passes through decisions and they are not looked back on, so that "
-            f"{' and '.join(unused)} would not be used; set {' '.join(remedy)}{other}"
+            f"{chosen}: {passes} are not looked back on, so that {' and '.join(unused)} would not be used; "
+            f"set {' '.join(remedy)}{other}"
         )
 
 

@@ -13,7 +13,7 @@ from metvae_cli.kernels.base import StepInfo, StepNoise
 class Trajectory(NamedTuple):
     """initial: the point at z_0. final: the point at z_K. info: one record per step, each entry (K, S, B).
 
-    noise: of the way back over each step; None for steps that take no decision
+    noise: of the way back over each step, kept for the exact reverse distribution alone; else None
     log_final: log p(x, z) where each step began, (K, S, B), without a graph
     score_moments: mean and standard deviation, over chains and data, of the score where each step began, (K, 2, D), in
         the coordinates of the moves; None where no step size is adapted to it

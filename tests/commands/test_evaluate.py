@@ -166,6 +166,16 @@ def test_a_plain_flow_is_its_own_proposal(here: Path, capsys: pytest.CaptureFixt
     assert "importance.proposal=chain: this run has no chain" in capsys.readouterr().err
 
 
+def test_paths_that_fall_short_bring_a_warning(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("estimators=[importance]", "diagnostics=[]", "data=5", "importance.proposal=chain")
+    metropolis = ("sampler=hmc", "sampler.acceptance=metropolis", "objective=metvae")
+    assert metvae("train", *metropolis, "hydra.run.dir=M", *TESTED) == 0
+    for trained, falls_short in ((Path("M"), True), (run, False)):
+        capsys.readouterr()
+        evaluate(trained, f"E_{falls_short}", *words)
+        assert ("Metropolis decisions stays below log p(x)" in capsys.readouterr().err) is falls_short
+
+
 def test_other_splits_and_checkpoints(run: Path, here: Path) -> None:
     words = ("estimators=[importance]", "diagnostics=[latent]", "data=20")
     results = [evaluate(run, f"E{k}", *words, f"split={split}") for k, split in enumerate(("test", "valid", "train"))]

@@ -16,6 +16,7 @@ METHODS = [
     "renyi",
     "metvae_hmc",
     "metvae_flow",
+    "metvae_stopped",
     "lmcvae",
     "amcvae",
     "uha",

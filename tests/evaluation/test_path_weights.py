@@ -13,6 +13,7 @@ from metvae_cli.kernels.flow import Coin, Flow, Forwards
 from metvae_cli.kernels.hamiltonian import Hamiltonian
 from metvae_cli.kernels.langevin import Langevin
 from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.objectives.soundness import weights_are_unbiased
 from metvae_cli.objectives.vcd import ContrastiveObjective
 from metvae_cli.objectives.weights import Bookkeeping, WeightObjective
 from metvae_cli.samplers.assembly import AcceptanceName, ScheduleName, make_kernel, make_schedule
@@ -80,6 +81,13 @@ def test_the_estimate_is_right(name: str) -> None:
     assert largest_score(found) < 5
 
 
+def test_paths_of_metropolis_decisions_fall_short_unless_they_are_looked_back_on_exactly() -> None:
+    exact = LinearGaussian().log_evidence(data(30))
+    sampler = sampler_of(hmc(), "metropolis", "constant")
+    assert not weights_are_unbiased("path", "log_mean_exp", sampler)
+    assert (estimate(sampler, "path").per_datum < exact - 0.1).all()
+
+
 def test_the_judge_rejects_a_flow_without_its_jacobian() -> None:
     assert largest_score(estimate(sampler_of(flows(NoJacobian, 0.6), "none", "constant"), "reversal")) > 10
 
@@ -100,9 +108,12 @@ def test_neither_the_company_nor_the_repetition_changes_a_number() -> None:
 
 
 def test_the_trained_sampler_stays_as_it_is() -> None:
-    sampler = sampler_of(hmc(), "barker", "constant").float()
+    learned: list[Proposal] = [Hamiltonian(StepSize(0.4, "learned")) for _ in range(2)]
+    sampler = sampler_of(learned, "barker", "constant").float()
     chain_weights(frozen(LinearGaussian()), sampler, WeightObjective("path", "mean", 2))
-    assert all(parameter.requires_grad and parameter.dtype is torch.float32 for parameter in sampler.parameters())
+    parameters = list(sampler.parameters())
+    assert len(parameters) == 2
+    assert all(parameter.requires_grad and parameter.dtype is torch.float32 for parameter in parameters)
 
 
 def test_only_plain_flows_are_taken_unasked() -> None:

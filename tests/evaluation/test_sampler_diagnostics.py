@@ -24,6 +24,7 @@ from metvae_cli.kernels.langevin import Langevin
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.random_walk import RandomWalk
 from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.kernels.tempered_hamiltonian import TemperedStep, Tempering
 from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers.chain import Decisions, Sampler
 from metvae_cli.samplers.enumeration import Histories
@@ -93,6 +94,32 @@ def test_steps_of_unadjusted_chains_and_of_the_barker_rule() -> None:
     barker = diagnose_steps(LinearGaussian(), hmc(0.05, 1, Acceptance.BARKER), data(20), 500)
     assert barker.accept_prob.item() == pytest.approx(0.5, abs=0.01)
     assert barker.metropolis_prob.item() > 0.98
+
+
+def test_the_energy_error_of_an_unadjusted_step_leaves_out_its_refreshment() -> None:
+    """Drawing a tempered momentum adds to the log-weight, but has no part in what a Metropolis test would compare."""
+    torch.manual_seed(0)
+    tempering = Tempering("fixed", 2, 3.0)
+    kernels: list[Kernel] = [Unadjusted(TemperedStep(StepSize(1e-4), 1, tempering, index)) for index in range(2)]
+    found = diagnose_steps(LinearGaussian(), Sampler(kernels, Linear(2)), data(20), 500)
+    log_temperature, log_alpha = tempering()
+    kinetic, expected = log_temperature.exp().item(), []  # of two coordinates; such a small step leaves the target
+    for each in log_alpha.tolist():
+        cooled = kinetic * math.exp(2 * each)
+        expected.append(cooled - kinetic - 2 * each)  # of the kinetic energy, and of the volume
+        kinetic = cooled
+    assert found.energy_error.tolist() == pytest.approx(expected, abs=0.15)
+
+
+def test_a_move_that_is_skipped_has_its_energy_error() -> None:
+    torch.manual_seed(0)
+    chain: list[Kernel] = [Unadjusted(Langevin(StepSize(0.4)), 0.9)]
+    skipping = diagnose_steps(LinearGaussian(), Sampler(chain, Linear(1), latent_dim=2), data(20), 500)
+    torch.manual_seed(0)
+    chain = [Unadjusted(Langevin(StepSize(0.4)))]
+    whole = diagnose_steps(LinearGaussian(), Sampler(chain, Linear(1), latent_dim=2), data(20), 500)
+    assert torch.equal(skipping.energy_error_size, whole.energy_error_size)
+    assert whole.energy_error_size.item() > 0.1
 
 
 def test_the_reference_is_the_posterior() -> None:

@@ -25,6 +25,7 @@ METHODS = {
     "cubo": ("sampler=none", "objective=cubo"),
     "metvae_hmc": ("experiment=digits_metvae_hmc",),
     "metvae_flow": ("experiment=digits_metvae_flow",),
+    "metvae_stopped": ("experiment=digits_metvae_stopped",),
     "lmcvae": ("experiment=digits_lmcvae",),
     "amcvae": ("experiment=digits_amcvae",),
     "uha": ("experiment=digits_uha",),

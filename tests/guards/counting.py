@@ -22,7 +22,7 @@ GUARDED = (
     *("lmcvae", "amcvae", "uha", "hvae", "hoffman", "vcd"),
 )
 CHAINS = tuple(name for name in GUARDED if METHODS[name].steps is None)
-TINY = ("latent_dim=3", "encoder.hidden=[8]", "decoder.hidden=[8]", "dataset.batch_size=4")
+TINY = ("latent_dim=4", "encoder.hidden=[8]", "decoder.hidden=[8]", "dataset.batch_size=4")
 
 
 def make(images: Path, method: str, steps: int, *words: str, net: str = "fc400") -> Contender:

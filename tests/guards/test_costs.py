@@ -156,8 +156,6 @@ READS = {
     "training/trainer.py": 2,  # whether norm and loss are finite
     "kernels/adaptation.py": STEPS,  # whether the acceptance of a step is finite
     "densities.py": STEPS,  # on a CPU only: whether every chain moved
-    "bijections.py": 2 * STEPS,  # on a CPU only: the rows that go each way
-    "zuko": 8 * STEPS,  # two for each of two coupling layers, in each direction of a flow: which coordinates it moves
 }
 
 
@@ -188,7 +186,7 @@ def on_no_device(contender: Contender, monkeypatch: pytest.MonkeyPatch) -> None:
     learner.objective(model, sampler, contender.x.to("meta")).loss.backward()
 
 
-@pytest.mark.parametrize("method", [method for method in GUARDED if method != "metvae_flow"])
+@pytest.mark.parametrize("method", GUARDED)
 def test_no_read_in_loss_and_gradient_but_on_a_cpu(images: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The branches that are taken on other devices."""
     on_no_device(make(images, method, STEPS), monkeypatch)

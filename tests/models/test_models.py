@@ -60,7 +60,7 @@ def test_shapes() -> None:
     assert posterior.batch_shape == (5,)
     assert posterior.event_shape == (2,)
     assert model.decode(torch.zeros(3, 5, 2)).batch_shape == (3, 5)
-    assert model.generate(7, torch.device("cpu")).shape == (7, *SHAPE)
+    assert model.decode(torch.zeros(3, 5, 2)).mean.shape == (3, 5, *SHAPE)
 
 
 def test_the_encoder_starts_near_the_prior() -> None:

@@ -21,7 +21,7 @@ from metvae_cli.models.priors import StandardNormal
 from metvae_cli.models.vae import VAE
 from metvae_cli.objectives import functionals
 from metvae_cli.objectives.functionals import without_each
-from metvae_cli.objectives.weights import Bookkeeping, WeightObjective
+from metvae_cli.objectives.weights import Bookkeeping, FunctionalName, WeightObjective
 from metvae_cli.samplers.assembly import AcceptanceName, ScheduleName, make_kernel, make_schedule
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.samplers.reverse import Learned
@@ -96,13 +96,14 @@ def test_evaluation_keeps_no_graph() -> None:
 
 @pytest.mark.parametrize("functional", ["mean", "log_mean_exp"])
 @pytest.mark.parametrize("bookkeeping", ["path", "reversal"])
-def test_no_step_is_bitwise_the_plain_bound(bookkeeping: Bookkeeping, functional: functionals.Functional) -> None:
+def test_no_step_is_bitwise_the_plain_bound(bookkeeping: Bookkeeping, functional: FunctionalName) -> None:
     model, x = make_model(), data()
     results = []
-    for one in (bookkeeping, "none"):
+    ways: list[Bookkeeping] = [bookkeeping, "none"]
+    for one in ways:
         torch.manual_seed(3)
         model.zero_grad()
-        objective = WeightObjective(one, functional, 2)  # pyright: ignore[reportArgumentType]
+        objective = WeightObjective(one, functional, 2)
         output = objective(model, Sampler([], make_schedule("constant", 0)), x)
         output.loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
