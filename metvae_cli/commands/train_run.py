@@ -189,7 +189,7 @@ def announce(experiment: Experiment, trainer: Trainer, folder: Path) -> None:
 
 def refuse_other_configuration(folder: Path, trainer: Trainer, content: dict[str, Any]) -> None:
     """Raise ConfigError unless a checkpoint is one of the run's configuration, with weights that training can go on
-    from, and has made no more than its limits allow. trainer: one for this alone.
+    from. trainer: one for this alone.
     """
     if reason := _misfit(trainer, content):
         raise ConfigError(
@@ -197,13 +197,6 @@ def refuse_other_configuration(folder: Path, trainer: Trainer, content: dict[str
             "back the one that the run was started with"
         )
     require_finite(trainer.modules, f"resume={folder}: last.pt", "remove it, to go on from best.pt")
-    settings, state = trainer.settings, trainer.state
-    for key, limit, made in (
-        ("max_epochs", settings.max_epochs, state.epoch),
-        ("max_iterations", settings.max_iterations, state.iteration),
-    ):
-        if limit is not None and limit < made:
-            raise ConfigError(f"trainer.{key}={limit}: the run in {folder} has made {made}; name no fewer")
 
 
 def restore(trainer: Trainer, content: dict[str, Any]) -> None:

@@ -72,17 +72,6 @@ def test_a_validation_that_is_no_number_ends_nothing(here: Path, monkeypatch: py
     assert [event.value for event in board.Scalars("train/bad_steps")][-1] == 1
 
 
-def test_a_resume_up_to_less_than_was_made_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(*METHODS["vae"], "trainer.max_epochs=2", "hydra.run.dir=run") == 0
-    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
-    capsys.readouterr()
-    for word, made in (("trainer.max_epochs=1", 2), ("trainer.max_iterations=3", 2 * BATCHES)):
-        assert metvae("train", "resume=run", word) == 2
-        said = capsys.readouterr().err
-        assert said == f"metvae: error: {word}: the run in run has made {made}; name no fewer\n"
-    assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
-
-
 @pytest.fixture
 def with_a_bad_weight(here: Path) -> Path:
     """A finished run whose last checkpoint, not the best one, holds a NaN."""
