@@ -199,7 +199,7 @@ EVALUATED = {
     ),
     "chains": (
         ("estimators=[]", "diagnostics=[sampler]", f"sampler.num_draws={MANY}"),
-        "metvae_cli.kernels.hamiltonian.Hamiltonian.propose",
+        "metvae_cli.kernels.partial_hamiltonian.PartialHamiltonian.propose",
     ),
 }  # fmt: skip
 
