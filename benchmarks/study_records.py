@@ -67,8 +67,9 @@ def likelihood(record: Record) -> tuple[float, float] | None:
 
 
 def by_difference(record: Record) -> tuple[float, float] | None:
-    """log p(x) of all data, where annealing was run on some: importance sampling's of all, and what annealing adds
-    on the data that have both; and its standard error over data. None where annealing was run on none or all.
+    """log p(x) of all data, where annealing was run on some, and its standard error over data; else None.
+
+    It is importance sampling's of all, and what annealing adds to it on the data that have both.
 
     Not for comparing rows: what annealing adds is a row's own, and so is the error of its mean over few data. Both
     errors are of means over data; what one datum contributes to both is neglected.

@@ -96,9 +96,9 @@ def diagnose_steps(model: Model, sampler: Sampler, x: Tensor, num_samples: int) 
             point, info = kernel.outcome(attempt, kernel.decide(attempt.log_accept))
         else:
             assert isinstance(kernel, Unadjusted)  # there is no third kind
-            move = kernel.propose(point, path, beta, create_graph=False)
-            ratio, finite, _ = move.compared
-            point, info = kernel.outcome(move)
+            attempt = kernel.attempt(point, path, beta, create_graph=False)
+            ratio, finite = attempt.log_ratio, attempt.finite
+            point, info = kernel.outcome(attempt)
         count = finite.sum().clamp(min=1)
         means = [info.accept_prob.mean(), info.metropolis_prob.mean(), -ratio.sum() / count, ratio.abs().sum() / count]
         rows.append(torch.stack([*means, (~finite).double().mean()]))

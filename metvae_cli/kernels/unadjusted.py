@@ -4,11 +4,11 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, Beta, Point, select
 from metvae_cli.kernels.base import (
     Kernel,
-    LogRatio,
     Proposal,
     Proposed,
     Refreshed,
@@ -18,12 +18,16 @@ from metvae_cli.kernels.base import (
 )
 
 
-class Move(NamedTuple):
-    """A step before it is made: where it stands, where it leads, and what a Metropolis test would compare."""
+class Attempt(NamedTuple):
+    """A step before it is made: where it stands, where it leads, and what a Metropolis test would compare, (S, B).
+
+    log_ratio, finite: see `base.LogRatio`
+    """
 
     start: Refreshed
     proposed: Proposed
-    compared: LogRatio
+    log_ratio: Tensor
+    finite: Tensor
 
 
 class Unadjusted(Kernel):
@@ -57,17 +61,18 @@ class Unadjusted(Kernel):
 
     def step(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> tuple[Point, StepInfo]:
         """One move."""
-        return self.outcome(self.propose(point, path, beta, create_graph=create_graph))
+        return self.outcome(self.attempt(point, path, beta, create_graph=create_graph))
 
-    def propose(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> Move:
+    def attempt(self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool) -> Attempt:
         """Refresh, propose and compare."""
         start = self.proposal.refresh(point)
         proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph)
-        return Move(start, proposed, log_ratio(start.point, proposed, path, beta))
+        ratio, finite, _ = log_ratio(start.point, proposed, path, beta)
+        return Attempt(start, proposed, ratio, finite)
 
-    def outcome(self, move: Move) -> tuple[Point, StepInfo]:
+    def outcome(self, attempt: Attempt) -> tuple[Point, StepInfo]:
         """The next point and the record."""
-        (point, log_refresh, _), proposed, (ratio, finite, _) = move
+        (point, log_refresh, _), proposed, ratio, finite = attempt
         taken = finite if self.skip_threshold is None else finite & (ratio.abs() < -math.log(self.skip_threshold))
         zero = torch.zeros_like(ratio)
         increment = torch.where(taken, proposed.log_correction, 0.0)
