@@ -57,6 +57,7 @@ METHODS = {
     "lmcvae": Method("lmcvae", "chain"),
     "amcvae": Method("amcvae", "chain"),
     "uha": Method("uha", "chain"),
+    "uha_whitened": Method("uha", "chain", ("sampler.precondition=encoder", "sampler.step_size=0.3")),
     "hvae": Method("hvae", "chain"),
     "hoffman": Method("hoffman", "first_order"),
     "vcd": Method("vcd", "first_order"),

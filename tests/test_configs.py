@@ -15,6 +15,7 @@ from metvae_cli.data.base import Dataset, Split
 from metvae_cli.data.mnist import MNIST
 from metvae_cli.errors import ConfigError
 from metvae_cli.gate import find_class
+from metvae_cli.objectives.weights import make_path
 from metvae_cli.paths import config_dir
 from metvae_cli.samplers.assembly import assemble_sampler
 from metvae_cli.schema import check
@@ -154,15 +155,22 @@ def test_every_experiment_can_be_built_and_steps(name: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["", *OF_INFERENCE])
 def test_every_experiment_of_inference_can_be_built_and_steps(name: str) -> None:
+    """Where nothing is trained, its chain does."""
     config = configuration(*([f"experiment={name}"] if name else []), "trainer.device=cpu", command="infer")
     assert all(f"infer_{method.removeprefix('infer_')}" in OF_INFERENCE for method in config["methods"])
     run = inference.build_inference(config, [], [])
-    if config["methods"] or run.learner is None:
-        return
-    output = run.learner.objective(run.model, run.sampler, run.model.blank(4))
-    output.loss.backward()
-    run.learner.optimizer.step()
-    assert torch.isfinite(batch_metrics(output, run.model).values).all()
+    x = run.model.blank(4)
+    if run.learner is None:
+        assert config["objective"]["_target_"] is None
+        posterior = run.model.posterior(x)
+        path = make_path(posterior, posterior.log_prob, run.model.joint(x), run.sampler)
+        found = run.sampler(posterior.rsample((1,)), path, create_graph=False).final.log_final
+    else:
+        output = run.learner.objective(run.model, run.sampler, x)
+        output.loss.backward()
+        run.learner.optimizer.step()
+        found = batch_metrics(output, run.model).values
+    assert torch.isfinite(found).all()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
