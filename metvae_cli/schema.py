@@ -122,6 +122,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(value is None if option is types.NoneType else fits(value, option) for option in get_args(hint))
     if origin is not None and issubclass(origin, Sequence):
         return isinstance(value, list | tuple) and all(fits(entry, get_args(hint)[0]) for entry in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -157,6 +159,8 @@ def _word(hint: Any) -> str:
     if _is_list_of_choices(hint):
         return f"a list, like [{','.join(get_args(get_args(hint)[0])[:2])}]"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    if get_origin(hint) is not None and issubclass(get_origin(hint), Mapping):
+        return "keys of its own, like node.key=value"
     if get_origin(hint) is not None:
         return "a list of integers, like [1,2]" if get_args(hint)[0] is int else "a list, like [a,b]"
     return words.get(hint, str(hint))

@@ -159,7 +159,14 @@ def _kl_by_importance(work: Workplace, index: Tensor, x: Tensor) -> Tensor:
     wide = ProposalWeights(model, overdispersed(model.host.posterior, settings.widen), settings.chunk)
     data = [(index, x.cpu())]
     estimate = importance_sampling(
-        model, data, settings.num_samples, weigh=wide, chunk=settings.chunk, between=lambda done: work.check()
+        model,
+        data,
+        settings.num_samples,
+        weigh=wide,
+        seed=work.request.general.seed,
+        purpose="kl",
+        chunk=settings.chunk,
+        between=lambda done: work.check(),
     )
     with _noise(work, "kl"):
         elbo = diagnostics.elbo(model.placed, x, work.request.sampler.reference_draws, settings.chunk)

@@ -58,6 +58,7 @@ def importance(work: Workplace) -> Outcome:
                     weigh=weigh,
                     seed=work.request.general.seed,
                     repeat=repeat,
+                    chunk=settings.chunk,
                     between=lambda done, before=offset: report(before + done),
                 )
             )
@@ -176,7 +177,8 @@ def ais(work: Workplace) -> Outcome:
 def bdmc(work: Workplace) -> Outcome:
     """Bidirectional Monte Carlo on simulated data, with importance sampling on the same data beside it."""
     settings, general = work.request.bdmc, work.request.general
-    count = settings.data or 50
+    assert settings.data is not None, "refused where the request is read"
+    count = settings.data
     simulated = simulate(work.frozen, count, general.seed, between=lambda done: work.check())
     lower, upper = [], []
     with work.progress(f"BDMC, {settings.num_temperatures} temperatures", settings.repeats * count) as report:

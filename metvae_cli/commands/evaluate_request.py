@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from metvae_cli.data.base import require_at_least
+from metvae_cli.errors import ConfigError
 from metvae_cli.evaluation.annealing import AnnealingSettings
 from metvae_cli.evaluation.frozen import Precision
 from metvae_cli.schema import call
@@ -191,4 +192,8 @@ def read_request(config: Mapping[str, Any]) -> Request:
     }
     general = call(General, {key: value for key, value in config.items() if key not in nodes}, "")
     parts: dict[str, Any] = {name: call(found, config[name], name) for name, found in nodes.items()}
+    if parts["bdmc"].data is None:
+        raise ConfigError(
+            "bdmc.data=null: must say how many data to simulate, of which there is no end; set bdmc.data=50"
+        )
     return Request(general, **parts)

@@ -25,8 +25,8 @@ _LOWER = MappingProxyType(
         "trainer.checkpoint_chain=true",
         "infer": "lower batch_size, objective.num_samples, sampler.num_steps or evaluation.draws, or set "
         "trainer.checkpoint_chain=true",
-        "evaluate": "lower importance.chunk, ais.chunk and bdmc.chunk, which changes no result, or data, "
-        "importance.num_samples, sampler.num_draws and exact.points",
+        "evaluate": "lower importance.chunk, ais.chunk and bdmc.chunk, which changes no result (and does nothing for "
+        "importance.proposal=chain), or data, importance.num_samples, sampler.num_draws and exact.points",
         "sample": "lower count, data, steps or train_data",
     }
 )

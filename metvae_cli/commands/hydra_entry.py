@@ -36,7 +36,7 @@ _LAUNCHERS = (
     "submitit_slurm",
 )  # come with hydra-joblib-launcher and hydra-submitit-launcher
 # Of words and of files that cannot be composed: no such key, no such file, no YAML, interpolations without end.
-_NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 
 
 def run_once(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
     """Inside, what Hydra cannot do is a ConfigError in one line."""
     try:
         yield
-    except _NOT_COMPOSED as error:
+    except NOT_COMPOSED as error:
         if isinstance(error.__cause__, OSError):  # of the log that Hydra opens
             raise ConfigError(unwritable(error.__cause__.filename, error.__cause__)) from error
         raise ConfigError(_one_line(error, config_name, argv)) from error
@@ -120,7 +120,7 @@ def composed_for_sweep(command: str, options: Sequence[str], words: Sequence[str
             firsts = [word for override in overrides for word in _first(override)]
             name = given.config_name or command
             return overrides, compose(name, overrides=[*found, *firsts], return_hydra_config=True)
-    except _NOT_COMPOSED as error:
+    except NOT_COMPOSED as error:
         raise ConfigError(_one_line(error, command, words)) from error
 
 
@@ -164,29 +164,45 @@ def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """Another configuration, inside of a job of Hydra's. Raises ConfigError."""
     try:
         return compose(config_name, overrides=list(overrides))
-    except _NOT_COMPOSED as error:
+    except NOT_COMPOSED as error:
         raise ConfigError(_one_line(error, config_name, overrides)) from error
 
 
+def plugin_words() -> list[str]:
+    """The `plugins=[...]` of this job's command line (not of any file)."""
+    return [word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")]
+
+
 def named_plugins() -> list[str]:
-    """The modules in `plugins=[...]` of this job's command line (not of any file)."""
-    overrides = HydraConfig.get().overrides.task
-    return plugins_in(list(overrides))
+    """The modules that they name."""
+    return plugins_in(plugin_words())
 
 
 def plugins_in(overrides: Sequence[str]) -> list[str]:
-    """The modules named by a `plugins=` override."""
-    for override in OverridesParser.create().parse_overrides([o for o in overrides if o.startswith("plugins=")]):
+    """The modules named by a `plugins=` override. Raises ConfigError where it cannot be read."""
+    for override in _parsed([word for word in overrides if word.startswith("plugins=")]):
         value = override.value()
         return [str(name) for name in value] if isinstance(value, list) else [str(value)]
     return []
 
 
 def typed_values(key: str, overrides: Sequence[str] | None = None) -> list[str]:
-    """The values that the command line, this job's if no other is given, sets a key to (and no file)."""
+    """The values that the command line, this job's if no other is given, sets a key to (and no file).
+
+    Raises:
+        ConfigError: one cannot be read
+    """
     words = HydraConfig.get().overrides.task if overrides is None else overrides
     chosen = [word for word in words if word.partition("=")[0].lstrip("+") == key]
-    return [str(override.value()) for override in OverridesParser.create().parse_overrides(chosen)]
+    return [str(override.value()) for override in _parsed(chosen)]
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them, also where it is not Hydra that was given them: on a resume."""
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except NOT_COMPOSED as error:
+        raise ConfigError(_one_line(error, "", words)) from error
 
 
 def output_folder() -> Path:

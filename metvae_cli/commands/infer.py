@@ -14,6 +14,7 @@ from metvae_cli.commands.hydra_entry import (
     composed,
     named_plugins,
     output_folder,
+    plugin_words,
     plugins_in,
     typed_values,
 )
@@ -58,7 +59,7 @@ def task(config: DictConfig) -> float:
         return infer_side_by_side(methods, plain(config), folder)
     run, settings = built(folder, _LOG, lambda: _build(config))
     store_words(config, folder)
-    return infer(run, settings, folder).score
+    return infer(run, settings, folder, words=plugin_words()).score
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> float:
@@ -90,7 +91,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
     if content is not None:
         refuse_other_checkpoint(run, folder, content)
     log_to(folder, _LOG)
-    return infer(run, config, folder, content).score
+    return infer(run, config, folder, content, words=overrides).score
 
 
 def _build(config: DictConfig) -> tuple["InferenceRun", dict[str, Any]]:

@@ -1,7 +1,7 @@
 """One approximation of a density: train what is to be trained, measure it, and say what came out."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from metvae_cli.build_inference import InferenceRun
 from metvae_cli.commands.infer_measure import Result, measure
 from metvae_cli.commands.infer_summary import print_comparison, print_inference
 from metvae_cli.commands.run_board import INFERRED, introduce
+from metvae_cli.commands.stored_run import go_on
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_run import refuse_other_configuration, restore
@@ -51,10 +52,12 @@ def infer(
     folder: Path,
     content: dict[str, Any] | None = None,
     log_file: Path | None = None,
+    words: Sequence[str] = (),
 ) -> Result:
     """Approximate in `folder`, from the start or from the `content` of a checkpoint.
 
     log_file: where the log goes, if it is not `infer.log` in the folder
+    words: plugins=[...] and, of a resume, changed keys
 
     Raises:
         ConfigError: the directory cannot be had
@@ -62,7 +65,7 @@ def infer(
         Pruned: the search that it is a trial of stopped it
         RunError: failed; the reason is in the run's log and status
     """
-    again = f"go on with: metvae infer resume={folder}" if run.learner else "a plain chain starts anew"
+    again = go_on("infer", folder, words) if run.learner else "a plain chain starts anew"
     result = supervise(
         "infer",
         folder,

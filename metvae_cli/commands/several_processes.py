@@ -140,7 +140,7 @@ def _train(rank: int, work: Work) -> None:
     if work.resumes and not rank:
         content, notes = load_newest(work.folder / "checkpoints", run_id(work.folder))
         experiment.notes.extend(notes)
-    train(experiment, config, work.folder, content)
+    train(experiment, config, work.folder, content, work.words)
 
 
 def _wait(started: ProcessContext) -> dict[int, str]:

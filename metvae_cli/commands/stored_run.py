@@ -1,11 +1,14 @@
 """A run that is there already: its configuration with other values, and its log."""
 
 import logging.config
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from metvae_cli.commands.hydra_entry import NOT_COMPOSED
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
@@ -13,9 +16,13 @@ from metvae_cli.tracking.run_directory import RunDirectory
 
 
 def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """The stored configuration with other values of keys that it has. changes: words like trainer.max_epochs=3."""
+    """The stored configuration with other values of keys that it has. changes: words like trainer.max_epochs=3.
+
+    Raises:
+        ConfigError: one cannot be read, or names no key
+    """
     result = dict(config)
-    for group, given in cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes))).items():
+    for group, given in _read(changes).items():
         for key in given:
             if key not in config[group]:
                 known = [f"{group}.{name}" for name in config[group]]
@@ -26,6 +33,21 @@ def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
                 "trainer.max_epochs: is the length of the cosine schedule and cannot be changed on a resume"
             )
     return result
+
+
+def _read(changes: list[str]) -> dict[str, Any]:
+    """Words as nested keys."""
+    for word in changes:
+        try:
+            OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=True)
+        except NOT_COMPOSED as error:
+            raise ConfigError(f"{word}: is not of the form key=value ({str(error).splitlines()[0]})") from None
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(changes), resolve=True))
+
+
+def go_on(command: str, folder: Path, words: Sequence[str]) -> str:
+    """What to type to go on with a run: the words that this start was given count for the next one only if repeated."""
+    return f"go on with: {shlex.join(['metvae', command, f'resume={folder}', *words])}"
 
 
 def is_cut_off(folder: Path) -> bool:

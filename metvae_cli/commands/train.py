@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from metvae_cli.commands.hydra_entry import (
@@ -19,6 +18,7 @@ from metvae_cli.commands.hydra_entry import (
     options_first,
     output_folder,
     override_value,
+    plugin_words,
     plugins_in,
 )
 from metvae_cli.commands.own_directory import refuse_no_directory
@@ -98,7 +98,7 @@ def task(config: DictConfig) -> float:
     folder = output_folder()
     start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, resumes=False))
     store_words(config, folder)
-    return start([word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")])
+    return start(plugin_words())
 
 
 def _starter(
@@ -124,7 +124,7 @@ def _starter(
         from metvae_cli.commands.train_replicas import prepared
 
         replicas = prepared(config, plugins, folder, resumes=resumes)
-        return lambda words: replicas()
+        return replicas
     content, notes = load_newest(folder / "checkpoints", run_id(folder)) if resumes else (None, [])
     several = settings.devices > 1 and rank_and_size()[1] == 1
     alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
@@ -134,7 +134,7 @@ def _starter(
         refuse_other_data(folder, experiment.learner.dataset)
         refuse_other_configuration(folder, make_trainer(experiment, folder, Silence(), Interruption()), content)
     if not several:
-        return lambda words: train(experiment, config, folder, content)
+        return lambda words: train(experiment, config, folder, content, words)
 
     def start(words: Sequence[str]) -> float:
         from metvae_cli.commands.several_processes import launch

@@ -15,6 +15,7 @@ from metvae_cli.build import Experiment, build_experiment
 from metvae_cli.commands.replica_files import Voices, seed_folder, store_own_words
 from metvae_cli.commands.replicas_summary import print_replicas, summarized
 from metvae_cli.commands.run_board import TRAINED, introduce
+from metvae_cli.commands.stored_run import go_on
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.train_run import (
     announce,
@@ -71,8 +72,10 @@ class _Open(NamedTuple):
     tracker: RunTracker
 
 
-def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *, resumes: bool) -> Callable[[], float]:
-    """What trains the seeds of a configuration in `folder`, once it is known that it can.
+def prepared(
+    config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *, resumes: bool
+) -> Callable[[Sequence[str]], float]:
+    """What trains the seeds of a configuration in `folder`, once it is known that it can; given the words as `train`.
 
     Raises:
         ConfigError: it cannot
@@ -93,7 +96,7 @@ def prepared(config: Mapping[str, Any], plugins: Sequence[str], folder: Path, *,
     if runs[0].experiment.device.type == "cpu":
         runs[0].experiment.notes.extend(_slowness(replicas, config["seed"], size))
     _refuse_unlike(runs)
-    return lambda: _train(runs, config, folder)
+    return partial(_train, runs, config, folder)
 
 
 def _slowness(replicas: int, seed: int, size: int) -> list[str]:
@@ -134,7 +137,7 @@ def _refuse_unlike(runs: Sequence[SeedRun]) -> None:
         )
 
 
-def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> float:
+def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path, words: Sequence[str]) -> float:
     """Train all; returns the mean of the best validation bounds.
 
     Raises:
@@ -165,7 +168,7 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path) -> 
             folder / "train.log",
             lambda directory: directory.write_manifest(config, device, data),
             work,
-            f"go on with: metvae train resume={folder}",
+            go_on("train", folder, words),
         )
     except RunError:
         if not failures:

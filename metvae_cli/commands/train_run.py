@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metvae_cli.build import Experiment, data_of
 from metvae_cli.commands.run_board import TRAINED, introduce
+from metvae_cli.commands.stored_run import go_on
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.sweep_trial import is_behind, raise_if_pruned
 from metvae_cli.commands.train_embedding import embed
@@ -39,9 +40,15 @@ _PICTURED = 8
 
 
 def train(
-    experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None = None
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    folder: Path,
+    content: dict[str, Any] | None = None,
+    words: Sequence[str] = (),
 ) -> float:
     """Train in `folder`, from the start or from the `content` of a checkpoint; returns the best validation bound.
+
+    words: plugins=[...] and, of a resume, changed keys
 
     Raises:
         ConfigError: the directory cannot be had
@@ -52,12 +59,20 @@ def train(
     processes = experiment.processes
     folder, content = processes.tell((folder, content))
     try:
-        return (_assist if processes.rank else _lead)(experiment, config, folder, content)
+        if processes.rank:
+            return _assist(experiment, folder, content)
+        return _lead(experiment, config, folder, content, words)
     finally:
         processes.leave()
 
 
-def _lead(experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None) -> float:
+def _lead(
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    folder: Path,
+    content: dict[str, Any] | None,
+    words: Sequence[str],
+) -> float:
     """Train as the process that writes. Raises as `train`."""
     dataset = experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
@@ -67,7 +82,7 @@ def _lead(experiment: Experiment, config: Mapping[str, Any], folder: Path, conte
         folder / "train.log",
         lambda run: run.write_manifest(config, str(experiment.device), data),
         lambda interruption: _run(experiment, config, folder, content, interruption),
-        f"go on with: metvae train resume={folder}",
+        go_on("train", folder, words),
         anew=content is None,
         look_again=lambda: refuse_gone_on(folder, content),
     )
@@ -84,9 +99,8 @@ def refuse_other_data(folder: Path, dataset: Dataset) -> None:
         )
 
 
-def _assist(experiment: Experiment, config: Mapping[str, Any], folder: Path, content: dict[str, Any] | None) -> float:
+def _assist(experiment: Experiment, folder: Path, content: dict[str, Any] | None) -> float:
     """Train as a process that writes nothing. Raises as `train`."""
-    del config
     with Interruption(is_passed_on=is_passed_on()) as interruption:
         trainer = make_trainer(experiment, folder, Silence(), interruption)
         if content is not None:

@@ -62,7 +62,8 @@ def values_by_seed(group: Group, metric: str) -> dict[int, float]:
 
 def build_row(group: Group, metrics: Sequence[str], baseline: Group | None, confidence: float) -> Row:
     """The numbers of a group. Differences are taken only from a baseline on the same data."""
-    found = {name: moments([run.metrics[name] for run in group.finished if name in run.metrics]) for name in metrics}
+    values = {name: [run.metrics[name] for run in group.finished if name in run.metrics] for name in metrics}
+    found = {name: moments(values[name], confidence) for name in metrics}
     differences: dict[str, Difference] = {}
     if baseline is not None and baseline is not group and baseline.arena == group.arena:
         for name in metrics:

@@ -57,11 +57,14 @@ class Evaluation:
 
     Args:
         run: directory of the run, resolved
+        count: of the data
         time: of its end, ISO 8601
-        metrics: numbers by name, like importance/nats
+        metrics: numbers by name, like importance/nats; of another split or checkpoint than test and best behind that,
+            like train/importance/nats
     """
 
     run: Path
+    count: int
     time: str
     metrics: Mapping[str, float]
 
@@ -211,20 +214,26 @@ def _read_evaluation(folder: Path) -> list[Evaluation]:
     if not isinstance(content.get("run"), str):
         return []
     start = str(read_object(folder / "manifest.json", []).get("directory", "."))
-    estimators = mapping(content, "estimators")
+    estimators, data = mapping(content, "estimators"), mapping(content, "data")
+    unusual = [str(data.get("split", "test")), str(content.get("checkpoint", "best"))]
+    before = "".join(f"{word}/" for word in unusual if word not in ("test", "best"))
     metrics = {
-        f"{estimator}/{name}": value
+        f"{before}{estimator}/{name}": value
         for estimator in estimators
         for name, value in _numbers(mapping(estimators, estimator)).items()
     }
     time = str(read_object(folder / "status.json", []).get("time", ""))
-    return [Evaluation(Path(start, content["run"]).resolve(), time, metrics)]
+    count = data.get("count")
+    return [Evaluation(Path(start, content["run"]).resolve(), count if isinstance(count, int) else 0, time, metrics)]
 
 
 def with_evaluations(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> tuple[list[Run], int]:
-    """The runs with the numbers of their evaluations, the latest counting, and how many belong to none of them."""
+    """The runs with the numbers of their evaluations, and how many belong to none of them.
+
+    Of several evaluations that of the most data counts, of as many the latest.
+    """
     measured: dict[Path, dict[str, float]] = {}
-    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.time):
+    for evaluation in sorted(evaluations, key=lambda evaluation: (evaluation.count, evaluation.time)):
         measured.setdefault(evaluation.run, {}).update(evaluation.metrics)
     if not measured:
         return list(runs), 0

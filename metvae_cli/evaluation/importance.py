@@ -62,6 +62,7 @@ def importance_sampling(
     weigh: Weigh | None = None,
     seed: int = 0,
     repeat: int = 0,
+    purpose: str = "importance",
     chunk: int = 2048,
     between: Callable[[int], None] = lambda done: None,
 ) -> ImportanceEstimate:
@@ -74,7 +75,7 @@ def importance_sampling(
         data: numbers (B,) and values (B, *event), asked for one batch at a time
         num_samples: S
         weigh: log-weights of draws; None draws z from the encoder
-        seed, repeat: name the random streams, with the number of each datum
+        seed, repeat, purpose: name the random streams, with the number of each datum
         chunk: latent vectors decoded at a time by the encoder's draws; changes memory and speed only
         between: called with the number of data done, for progress and for stopping early
     """
@@ -86,7 +87,7 @@ def importance_sampling(
             found = []
             for block, start in enumerate(range(0, num_samples, _BLOCK)):
                 between(done)
-                names = [("importance", seed, repeat, datum, block) for datum in numbers.tolist()]
+                names = [(purpose, seed, repeat, datum, block) for datum in numbers.tolist()]
                 found.append(weigh(rows, names, min(_BLOCK, num_samples - start)).double())
             log_weights = torch.cat(found)
             log_sum = log_weights.logsumexp(0)

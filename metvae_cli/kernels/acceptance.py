@@ -39,7 +39,9 @@ def can_reject(rule: Acceptance, log_ratio: Tensor) -> Tensor:
 
 def decide(log_accept: Tensor) -> Tensor:
     """Accept with probability e^log_accept. Bool, same shape. No gradient passes."""
-    return torch.rand_like(log_accept).log() < log_accept.detach()
+    # A draw of 0 stands for all below the smallest other one: its logarithm, -inf, would accept whatever is proposed.
+    draw = torch.rand_like(log_accept).clamp_min(torch.finfo(log_accept.dtype).eps / 4)
+    return draw.log() < log_accept.detach()
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from metvae_cli.gaussians import standard_normal
 from metvae_cli.models.activations import Activation
+from metvae_cli.models.held import as_built
 from metvae_cli.models.nets import mlp
 from metvae_cli.models.posteriors import mean_field_gaussian
 from metvae_cli.models.precision import as_density
@@ -71,7 +72,8 @@ class TwoLevels(Distribution):
     """q(z_1 | x) q(z_2 | z_1), batch shape (B,), event shape (D,).
 
     `mean` and `stddev` are those of z_1 and, given the mean of z_1, of z_2: they serve as coordinates and as what a
-    proposal is told of x, for which they need not be exact.
+    proposal is told of x, for which they need not be exact. Built under `torch.no_grad`, it holds the parameters of
+    `net` fixed.
 
     Args:
         lower: q(z_1 | x)
@@ -81,9 +83,9 @@ class TwoLevels(Distribution):
     has_rsample = True
 
     def __init__(self, lower: Distribution, net: nn.Module) -> None:
-        self.lower, self.net = lower, net
+        self.lower, self.net = lower, as_built(net)
         self.lower_dim = lower.event_shape[0]
-        self._at_mean = mean_field_gaussian(net(lower.mean))
+        self._at_mean = mean_field_gaussian(self.net(lower.mean))
         dim = self.lower_dim + self._at_mean.event_shape[0]
         super().__init__(lower.batch_shape, torch.Size([dim]), validate_args=False)
 

@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 
 from metvae_cli.bijections import Bijection
 from metvae_cli.gaussians import DiagonalGaussian
+from metvae_cli.models.held import as_built
 from metvae_cli.models.precision import as_density
 
 HeadName = Literal["mean_field", "full", "low_rank"]
@@ -60,7 +61,7 @@ class FlowPosterior(Distribution):
     """z = T(e; x), e ~ a Gaussian; batch shape (B,), event shape (D,).
 
     `mean` and `stddev` are T of the Gaussian's mean, and the Gaussian's own: coordinates for moves and what a proposal
-    is told of x, for which they need not be exact.
+    is told of x, for which they need not be exact. Built under `torch.no_grad`, it holds T's parameters fixed.
 
     Args:
         base: the Gaussian
@@ -73,7 +74,8 @@ class FlowPosterior(Distribution):
     def __init__(self, base: Distribution, bijection: Bijection, *, from_noise: bool) -> None:
         self.base = base
         self.context = torch.cat([base.mean, base.stddev.log()], -1)
-        self._forward, self._inverse = (bijection, bijection.inverse) if from_noise else (bijection.inverse, bijection)
+        ahead, back = as_built(bijection), as_built(bijection, "inverse")
+        self._forward, self._inverse = (ahead, back) if from_noise else (back, ahead)
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property

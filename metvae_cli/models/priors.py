@@ -72,14 +72,13 @@ class MixturePrior(Prior):
 
     def density(self) -> LogDensity:
         """log p(z), (S, B, D) -> (S, B)."""
-        precision, log_weights = (-2 * self.log_scales).exp(), self.logits.log_softmax(0)
+        inverse, log_weights = (-self.log_scales).exp(), self.logits.log_softmax(0)
         constants = log_weights - self.log_scales.sum(-1) - 0.5 * self.visible_dim * math.log(2 * math.pi)
-        # |z - m|^2 / s^2 multiplied out: nothing of shape (S, B, components, D) is made.
-        centre = constants - 0.5 * (self.means.square() * precision).sum(-1)
-        scaled = self.means * precision
 
         def log_density(z: Tensor) -> Tensor:
-            return (centre + z @ scaled.T - 0.5 * z.square() @ precision.T).logsumexp(-1)
+            # |z - m|^2 / s^2 multiplied out would be two matrix products, and lose all digits where m / s is large.
+            distance = ((z[..., None, :] - self.means) * inverse).square().sum(-1)
+            return (constants - 0.5 * distance).logsumexp(-1)
 
         return log_density
 

@@ -35,6 +35,7 @@ from metvae_cli.scores import LogDensity
 Bookkeeping = Literal["none", "reversal", "path"]
 FunctionalName = Literal["mean", "log_mean_exp", "renyi"]
 Gradient = Literal["plain", "stl", "dreg"]
+_ALPHA = 0.5
 
 
 class WeightObjective:
@@ -59,7 +60,7 @@ class WeightObjective:
         bookkeeping: Bookkeeping,
         functional: FunctionalName = "mean",
         num_samples: int = 1,
-        alpha: float = 0.5,
+        alpha: float = _ALPHA,
         gradient: Gradient = "plain",
         baseline: Baseline = "leave_one_out",
         num_steps: int = 0,
@@ -158,6 +159,8 @@ class WeightObjective:
             found.append(f"objective.num_samples=1: the importance-weighted bound of one sample is {same}")
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
             found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
+        if self.functional_name != "renyi" and self.alpha != _ALPHA:
+            found.append(f"objective.alpha={self.alpha}: has no effect, since it is of objective.functional=renyi only")
         if self.functional_name == "renyi" and self.alpha < 0:
             found.append(f"objective.alpha={self.alpha}: below 0 the Renyi objective bounds log p(x) on neither side")
         return found

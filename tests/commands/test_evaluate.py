@@ -223,6 +223,7 @@ def test_a_failure_is_told_in_log_and_status(
         (("importance.proposal=encoded",), "did you mean encoder?"),
         (("importance.widen=-1",), "importance.widen=-1"),
         (("ais.num_temperatures=1",), "ais.num_temperatures=1"),
+        (("bdmc.data=null",), "bdmc.data=null: must say how many"),
         (("ais.start=posterior",), "ais.start=posterior"),
         (("bdmc.target_accept=1.5",), "bdmc.target_accept=1.5"),
         (("sampler.num_chains=1",), "sampler.num_chains=1"),

@@ -123,6 +123,33 @@ def test_evaluations_join_the_run_that_they_name_and_the_latest_counts(tmp_path:
     assert joined[0].metrics["val/bound"] == -30.0
 
 
+def test_evaluations_of_other_data_and_checkpoints_have_names_of_their_own_and_the_most_data_count(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path / "run")
+    kinds = [
+        (-9.0, "test", "best", 100),
+        (-8.0, "test", "best", 10),
+        (-7.0, "train", "best", 100),
+        (-6.0, "test", "last", 100),
+        (-5.0, "valid", "last", 100),
+    ]
+    for day, (nats, split, checkpoint, count) in enumerate(kinds, 1):
+        folder = tmp_path / "evaluations" / str(day)
+        of = {"split": split, "count": count}
+        results = {"importance": {"nats": nats}}
+        write(folder / "evaluation.json", {"run": "run", "checkpoint": checkpoint, "data": of, "estimators": results})
+        write(folder / "manifest.json", {"directory": str(tmp_path), "config": {"run": "run"}})
+        write(folder / "status.json", {"status": "finished", "time": f"2026-01-0{day}"})
+    found = with_evaluations(*find([tmp_path]))[0][0].metrics
+    assert {name: value for name, value in found.items() if name.endswith("/nats")} == {
+        "importance/nats": -9.0,
+        "train/importance/nats": -7.0,
+        "last/importance/nats": -6.0,
+        "valid/last/importance/nats": -5.0,
+    }
+
+
 def test_no_such_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
         find([tmp_path / "nothing"])

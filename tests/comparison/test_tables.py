@@ -19,13 +19,15 @@ METRICS = ("val/bound", "test/log_likelihood", "decoder_evaluations")
 BOUNDS = {"hmc": [-20.0, -21.0, -22.5], "iwae_x": [-25.0, -25.5, -28.0], "short": [-30.0]}
 
 
-def compared(folder: Path, *, paired: str = "", metrics: tuple[str, ...] = METRICS) -> Comparison:
+def compared(
+    folder: Path, *, paired: str = "", metrics: tuple[str, ...] = METRICS, confidence: float = 0.95
+) -> Comparison:
     runs, _ = find([folder])
     groups = group_runs(runs)
     baseline = next((group for group in groups if group.label == paired), None)
-    rows = tuple(build_row(group, metrics, baseline, 0.95) for group in groups)
+    rows = tuple(build_row(group, metrics, baseline, confidence) for group in groups)
     problems = tuple(run for run in runs if run.state != "finished")
-    return Comparison(rows, metrics, baseline, {"val/bound": shares(groups, "val/bound")}, problems, 0.95)
+    return Comparison(rows, metrics, baseline, {"val/bound": shares(groups, "val/bound")}, problems, confidence)
 
 
 @pytest.fixture
@@ -61,6 +63,8 @@ def test_the_table_has_means_spreads_counts_and_the_best(written: Path) -> None:
 def test_the_spread_may_be_an_error_or_an_interval(written: Path) -> None:
     assert texts(tables.means_sheet(compared(written), "se"))[0][4] == "-21.17 ± 0.73"
     assert texts(tables.means_sheet(compared(written), "ci"))[0][4] == "-21.2 ± 3.1"
+    wider = texts(tables.means_sheet(compared(written, confidence=0.99), "ci"))[0][4]
+    assert wider == "-21.2 ± 7.2"  # t of 2 degrees: 9.92 where it is 4.30 for 95 %
 
 
 def test_lower_is_better_for_costs_and_nothing_is_best_alone_or_where_it_is_not_known(tmp_path: Path) -> None:

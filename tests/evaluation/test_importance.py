@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,14 @@ def test_at_the_posterior_it_is_exact() -> None:
     estimate = importance_sampling(frozen(model), numbered(x), 7, chunk=64)
     assert (estimate.per_datum - model.log_evidence(x)).abs().max() < 1e-9
     assert torch.allclose(estimate.effective_samples, torch.full((40,), 7.0))
+
+
+def test_seed_repeat_and_purpose_name_the_draws() -> None:
+    model, x = frozen(LinearGaussian(shift=0.1, widen=1.3)), data(2)
+    said: list[dict[str, Any]] = [{}, {"seed": 1}, {"repeat": 1}, {"purpose": "kl"}]
+    found = [importance_sampling(model, numbered(x), 10, **names).mean for names in said]
+    assert len(set(found)) == len(found)
+    assert importance_sampling(model, numbered(x), 10, purpose="kl").mean == found[-1]
 
 
 def test_it_rises_with_samples_and_stays_below() -> None:

@@ -84,6 +84,19 @@ def test_a_signal_at_any_stage_of_training_saves(
     assert_same_run(here / "run", straight)
 
 
+def test_the_words_of_a_resume_that_is_stopped_stand_in_what_to_type_next(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without them the next resume would end at the limits that the run was started with."""
+    assert metvae(*NEW, "trainer.max_epochs=1") == 0
+    with asked(here, STAGES["training"], SIGTERM):
+        assert metvae("train", "resume=run", "trainer.max_epochs=2", "trainer.patience=null") == 128 + SIGTERM
+    said = capsys.readouterr().err.splitlines()[-2].partition("go on with: metvae ")[2]
+    assert said.split() == ["train", "resume=run", "trainer.max_epochs=2", "trainer.patience=null"]
+    assert metvae(*said.split()) == 0
+    assert json.loads((here / "run" / "summary.json").read_text())["epochs"] == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_while_the_last_pictures_are_drawn_comes_too_late(here: Path, straight: Path, number: Signals) -> None:

@@ -55,6 +55,14 @@ def test_gradients_are_finite_and_those_of_the_formulas(rule: Acceptance) -> Non
     assert torch.allclose(of_reject[inside], expected[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_draw_of_zero_accepts_no_hopeless_proposal(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uniform draws of torch may be 0, one in 2^24 of single precision."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    taken = decide(torch.tensor([-1000.0, -50.0, -1e-3, 0.0], dtype=dtype))
+    assert taken.tolist() == [False, False, True, True]
+
+
 def test_log1mexp_is_accurate_at_both_ends() -> None:
     x = -torch.tensor([1e-15, 1e-8, 0.1, 0.6931, 0.6932, 5.0, 40.0, 700.0])
     exact = torch.tensor([math.log(-math.expm1(v)) if v > -1 else math.log1p(-math.exp(v)) for v in x.tolist()])

@@ -1,5 +1,6 @@
 """Priors: densities integrate to one and are those of the draws; gradients reach every parameter."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -141,6 +142,15 @@ def test_a_mixture_is_written_out() -> None:
     parts = Independent(Normal(prior.means, prior.log_scales.exp()), 1)
     expected = (parts.log_prob(z[..., None, :]) + prior.logits.log_softmax(0)).logsumexp(-1)
     assert torch.allclose(prior.log_prob(z), expected)
+
+
+def test_a_mixture_of_narrow_components_far_out_keeps_its_digits_in_single_precision() -> None:
+    torch.manual_seed(0)
+    single = MixturePrior(64, 10, 3.0).float()
+    with torch.no_grad():
+        single.log_scales.fill_(-4)
+        z = single.sample(200, CPU).float()
+        assert (single.log_prob(z) - copy.deepcopy(single).double().log_prob(z.double())).abs().max() < 1e-3
 
 
 def test_two_levels_without_a_chain_have_the_textbook_bound() -> None:
