@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from metvae_cli import __version__
 from metvae_cli.commands.one_line_parser import OneLineParser
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
+from metvae_cli.tracking.run_directory import git_state
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "scikit-learn", "zuko")
-GIT_SECONDS = 5
 
 Facts = dict[str, str | int | bool | list[str] | None]
 
@@ -40,7 +39,7 @@ def collect() -> Facts:
         "configs": _config_dir(),
         "digits": _has_digits(),
         "mnist": _mnist_folder(Path("data")),
-        "commit": _commit(Path(__file__).parents[2]),
+        "commit": _commit(),
     }
     return facts
 
@@ -108,24 +107,9 @@ def _mnist_folder(data: Path) -> str | None:
     return None
 
 
-def _commit(checkout: Path) -> str | None:
-    """Return the commit of a checkout, with a mark where files were changed since; None outside of one."""
-    if not (checkout / ".git").exists():  # an installed package may lie below somebody else's repository
+def _commit() -> str | None:
+    """Return the commit of the checkout, with a mark where files were changed since; None outside of one."""
+    state = git_state()
+    if state is None:
         return None
-    commit = _git(checkout, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return (
-        f"{commit} (with local changes)" if _git(checkout, "--no-optional-locks", "status", "--porcelain") else commit
-    )
-
-
-def _git(checkout: Path, *words: str) -> str:
-    """Return what a git command prints; empty where it fails or git is not there."""
-    try:
-        result = subprocess.run(
-            ["git", *words], cwd=checkout, capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout.strip()
+    return f"{state['commit']} (with local changes)" if state["dirty"] else state["commit"]

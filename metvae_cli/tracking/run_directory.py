@@ -22,6 +22,7 @@ Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
 DONE = ("finished", "pruned")  # that nothing has to be done about
 SWEEP_RECORD = "sweep.json"
 STOP_FILE = ".stop"
+_GIT_SECONDS = 5
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "scikit-learn", "zuko")
 
 
@@ -166,15 +167,20 @@ def now() -> str:
 def git_state() -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout that the code runs from; None outside one."""
     here = Path(__file__)
-    command = ["git", "-C", str(here.parent)]
     try:
         # Installed inside somebody's own repository, this file is none of that repository's.
-        subprocess.run([*command, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
-        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        commit = _git(here.parent, "rev-parse", "HEAD")
+        changes = _git(here.parent, "--no-optional-locks", "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What a git command prints. Raises OSError or SubprocessError where it fails, takes long or git is not there."""
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True).stdout.strip()
 
 
 def _text(content: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from metvae_cli import __version__
 from metvae_cli.commands import info
 from metvae_cli.errors import ConfigError
+from metvae_cli.tracking import run_directory
 
 NAMES = [
     *["metvae", "python", "torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "scikit-learn"],
@@ -86,11 +87,13 @@ def git(folder: Path, *words: str) -> str:
 def test_commit_of_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(info, "__file__", str(tmp_path / "metvae_cli" / "commands" / "info.py"))
+    (tmp_path / "run_directory.py").touch()
+    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "run_directory.py"))
     assert report(capsys)["commit"] is None  # no checkout
     git(tmp_path, "init")
     assert report(capsys)["commit"] is None  # nothing committed
-    git(tmp_path, "commit", "--allow-empty", "-m", "first")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert report(capsys)["commit"] == commit
     (tmp_path / "new").touch()
