@@ -51,7 +51,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.plot(known, [found[dim][key] for dim in known], "o-", label=label)
     for axis, name in zip(axes, ("modes found, of 8", "energy distance to exact draws"), strict=True):
         axis.set(xlabel="dimension", ylabel=name, xscale="log")
-    axes[0].legend()
+        dims = sorted({row["dim"] for row in rows})
+        axis.set_xticks(dims, [str(dim) for dim in dims])
+        axis.minorticks_off()
+    axes[1].legend(loc="upper left")  # where the distances of few dimensions leave room
     figure.savefig(path, dpi=90, metadata={"Software": None})
     plt.close(figure)
 
@@ -68,7 +71,9 @@ def table_of_modes(rows: Sequence[Row]) -> Iterator[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "not measured"
-    return "failed" if row["modes"] is None else f"{row['modes']}; {row['distance']:.2f}"
+    return (
+        "failed" if row["modes"] is None else f"{row['modes']}; {max(row['distance'], 0):.2f}"
+    )  # an estimate of 0 may be below
 
 
 def main() -> int:
