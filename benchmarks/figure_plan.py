@@ -28,15 +28,21 @@ class Figure:
         """The name under which a file is kept in docs/results."""
         return f"figure_{self.name}_{Path(name).name}"
 
+    @property
+    def shown_commands(self) -> str:
+        """The commands as one types them, a line each: kept beside what they made, which other commands did not."""
+        return "\n".join(command.format(folder=f"outputs/figures/{self.name}") for command in self.commands)
+
     def section(self, records: Path) -> str:
-        """Its part of the page; what has not been made is said to be missing."""
+        """Its part of the page; what has not been made, or not by these commands, is said to be missing."""
         lines = [f"### {self.title}", "", self.text.strip(), ""]
-        made = [name for name in self.pictures if (records / self.kept(name)).is_file()]
+        told = records / self.kept("commands.txt")
+        current = told.is_file() and told.read_text(encoding="utf-8").strip() == self.shown_commands
+        made = [name for name in self.pictures if current and (records / self.kept(name)).is_file()]
         lines += [f"![{self.title}](results/{self.kept(name)})" for name in made] or ["Not made yet."]
-        if self.table and (records / self.kept(self.table)).is_file():
+        if self.table and current and (records / self.kept(self.table)).is_file():
             lines += ["", *table_of_modes(json.loads((records / self.kept(self.table)).read_text(encoding="utf-8")))]
-        shown = [command.format(folder=f"outputs/figures/{self.name}") for command in self.commands]
-        return "\n".join([*lines, "", "```", *shown, "```", ""])
+        return "\n".join([*lines, "", "```", self.shown_commands, "```", ""])
 
 
 def load_figures() -> Iterator[Figure]:

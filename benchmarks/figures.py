@@ -2,8 +2,8 @@
 
     python -m benchmarks.figures ring_posterior walk
 
-Each one's commands are run, and its pictures and table are copied to docs/results; then docs/results.md is written
-anew, with the commands under each. Without a name all of them are made.
+Each one's commands are run, and its pictures, its table and the commands are copied to docs/results; then
+docs/results.md is written anew, with the commands under each. Without a name all of them are made.
 """
 
 import shlex
@@ -38,6 +38,7 @@ def make(figure: Figure) -> bool:
     RECORDS.mkdir(parents=True, exist_ok=True)
     for name in [*figure.pictures, *([figure.table] if figure.table else [])]:
         shutil.copyfile(folder / name, RECORDS / figure.kept(name))
+    (RECORDS / figure.kept("commands.txt")).write_text(figure.shown_commands + "\n", encoding="utf-8")
     write_page()
     return True
 

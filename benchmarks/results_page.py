@@ -15,11 +15,11 @@ HEAD = """# Results
 
 This page is written by `python -m benchmarks.study page` from the small files in `docs/results`, which
 `python -m benchmarks.study NAME` makes: it trains and evaluates what is missing. Log-likelihoods are in nats per datum.
-± is the standard deviation over seeds; where there is a second one it is the standard error over the test data, which
+± is the standard deviation over seeds. In parentheses stands the standard error over the test data, which
 all rows share, so that differences between rows are known better than that. Rows are compared by annealing (AIS) where
 it was run. "By difference" puts AIS on the level of all test data: importance sampling of all, plus what AIS adds to it
-on the data that have both, whose error (the ± of the column before) is each row's own. Milliseconds and seconds are
-those of training with its validations, on the machine that is named, which other programs may have shared.
+on the data that have both, whose error (the parentheses of the column before) is each row's own. Milliseconds and
+seconds are those of training with its validations, on the machine that is named, which other programs may have shared.
 
 K is the number of Markov steps. Whitened: they move in the encoder's coordinates (`sampler.precondition=encoder`).
 Stops: a chain ends where it is first rejected, all K + 1 ends are summed, and r guesses which it was
@@ -43,7 +43,7 @@ def _estimate(name: str) -> Callable[[list[Record]], str]:
         if not found:
             return "-"
         error = statistics.fmean(one["standard_error_over_data"] for one in found)
-        return f"{spread([one['nats'] for one in found])} ± {error:.2f}"
+        return f"{spread([one['nats'] for one in found])} ({error:.2f})"
 
     return cell
 
@@ -53,7 +53,7 @@ def _agreement(records: list[Record]) -> str:
     if not all(found):
         return "-"
     nats, errors = ([one[key] for one in found] for key in ("nats", "standard_error_over_data"))
-    return f"{statistics.fmean(nats):+.3f} ± {statistics.fmean(errors):.3f}"
+    return f"{statistics.fmean(nats):+.3f} ({statistics.fmean(errors):.3f})"
 
 
 def _ais_of_all(records: list[Record]) -> str:
@@ -61,7 +61,7 @@ def _ais_of_all(records: list[Record]) -> str:
     found = [known for one in records if (known := by_difference(one))]
     if len(found) < len(records):
         return "-"
-    return f"{spread([nats for nats, _ in found])} ± {statistics.fmean(error for _, error in found):.2f}"
+    return f"{spread([nats for nats, _ in found])} ({statistics.fmean(error for _, error in found):.2f})"
 
 
 def _summary(key: str, digits: int = 2) -> Callable[[list[Record]], str]:
@@ -190,7 +190,8 @@ def made_on(records: Sequence[Record]) -> str:
     """Machines, and the commits that ran on each."""
     commits: dict[str, set[str]] = {}
     for one in records:
-        commits.setdefault(f"{one['machine']}, torch {one['torch']}", set()).add(one["commit"])
+        changed = f" with changes in {', '.join(one['changed'])}" if one.get("changed") else ""
+        commits.setdefault(f"{one['machine']}, torch {one['torch']}", set()).add(one["commit"] + changed)
     machines = (f"{machine}, commit {', '.join(sorted(found))}" for machine, found in sorted(commits.items()))
     return "; ".join(machines) or "nothing yet"
 

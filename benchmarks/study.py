@@ -34,12 +34,13 @@ STOPPED = (130, 138, 140, 143)  # by a signal: the study ends too
 
 def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> Iterator[tuple[str, list[str]]]:
     """The commands that are left to do for a run: train or resume, and evaluate."""
-    if read_status(folder).get("status") != "finished":
+    trained = read_status(folder).get("status") == "finished"
+    if not trained:
         if (folder / "checkpoints" / "last.pt").is_file():
             yield "train", [f"resume={folder}"]
         else:
             yield "train", [*study.words(unit), f"seed={unit.seed}", f"hydra.run.dir={folder}"]
-    if not (evaluation / "evaluation.json").is_file():
+    if not trained or not (evaluation / "evaluation.json").is_file():  # an earlier one is of earlier weights
         yield "evaluate", [f"run={folder}", *study.evaluate, f"hydra.run.dir={evaluation}"]
 
 

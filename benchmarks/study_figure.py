@@ -39,7 +39,7 @@ def _dashes(index: int) -> str:
 def _curves(study: Study, records: Sequence[Record]) -> Figure:
     """Validation bounds against decoder evaluations and seconds, and test likelihoods with their spread over seeds.
 
-    Of a grid, the first setting is one of equal evaluations and the last one of equal seconds.
+    Of a grid, curves are of the first and of the last setting that was measured, which stand above them.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.1))
     measured = [setting for setting in study.settings if any(one["setting"] == setting for one in records)]
@@ -51,8 +51,8 @@ def _curves(study: Study, records: Sequence[Record]) -> Figure:
                 cost, bound = mean_curve([one["curve"] for one in found], column)
                 axis.plot(cost, bound, color=_color(index), linestyle=_dashes(index))
                 ends.append(bound[-1])
-    for axis, cost in zip(axes[:2], _COSTS, strict=True):
-        axis.set(xlabel=cost, ylabel="validation bound (nats)", xscale="log")
+    for axis, cost, setting in zip(axes[:2], _COSTS, (measured[0], measured[-1]), strict=True):
+        axis.set(title=setting, xlabel=cost, ylabel="validation bound (nats)", xscale="log")
         if ends:  # what happens far below hides the rest
             axis.set_ylim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.5, max(ends) + 0.5)
     _likelihoods(axes[2], study, records)

@@ -47,6 +47,8 @@ def test_pictures_are_kept_with_their_commands(home: Path, monkeypatch: pytest.M
     page = (home / "results.md").read_text()
     assert "![A picture](results/figure_one_a.png)" in page
     assert "outputs/figures/one\n```" in page
+    describe(home, f'python -c "{code}; 1" {{folder}}')
+    assert "Not made yet." in results_page.page()  # the picture is of another command
 
 
 def test_a_command_that_fails_is_named_and_keeps_nothing(

@@ -33,12 +33,22 @@ def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
     lines = list(results_page.tables(detailed))
     assert lines[0] == "wide, `decoder.hidden=[32]`:"
     narrow = lines.index("narrow, `decoder.hidden=[4]`:")
-    assert ["-5.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [True, False]
-    assert ["-7.00 ± 0.25" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [False, True]
+    assert ["-5.00 (0.25)" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [True, False]
+    assert ["-7.00 (0.25)" in " ".join(part) for part in (lines[:narrow], lines[narrow:])] == [False, True]
     missing = "Not measured: IWAE-2 (`sampler=none objective=iwae`)."
     assert lines.count(missing) == 2
-    study_figure.write_figure(detailed, study_records.records_of(detailed), home / "figure.png")
+    records = study_records.records_of(detailed)
+    figure = study_figure._curves(detailed, records)
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["wide", "narrow"]
+    study_figure.plt.close(figure)
+    study_figure.write_figure(detailed, records, home / "figure.png")
     assert (home / "figure.png").stat().st_size > 5000
+
+
+def test_changes_since_the_commit_are_told() -> None:
+    one = record(Unit("wide", "VAE", 0), -5.0)
+    assert "with changes" not in results_page.made_on([one | {"changed": []}])
+    assert "with changes in metvae_cli/build.py" in results_page.made_on([one | {"changed": ["metvae_cli/build.py"]}])
 
 
 def test_the_posteriors_of_encoder_and_chain_are_both_shown() -> None:
@@ -57,7 +67,7 @@ def test_a_row_without_records_is_not_measured(home: Path) -> None:
     unit = Unit("", "VAE", 0)
     study_records.keep(plain, record(unit, -5.0, words=plain.words(unit)))
     head, _, first, blank, second = results_page.table(plain)
-    assert "-5.00 ± 0.25 | -5.50 | 0.50 | 30, 0.50 | 2.0 | 2 | 7 | 0 |" in first
+    assert "-5.00 (0.25) | -5.50 | 0.50 | 30, 0.50 | 2.0 | 2 | 7 | 0 |" in first
     assert first.count("|") == head.count("|")
     assert (blank, second) == ("", "Not measured: IWAE-2 (`sampler=none objective=iwae`).")
     nothing = Study(**{**plain.__dict__, "name": "other"})
@@ -68,8 +78,8 @@ def test_a_row_without_records_is_not_measured(home: Path) -> None:
 
 def test_the_spread_over_seeds_is_not_the_error_over_data() -> None:
     records = [record(Unit("wide", "VAE", seed), nats) for seed, nats in enumerate((-5.0, -6.0))]
-    assert results_page.COLUMNS["importance sampling"](records) == "-5.50 ± 0.71 ± 0.25"
+    assert results_page.COLUMNS["importance sampling"](records) == "-5.50 ± 0.71 (0.25)"
     agreement = {"ais - importance": {"nats": 0.1, "standard_error_over_data": 0.02}}
     both = [one | {"agreement": agreement} for one in records]
     # All seeds have the same data: their errors are not independent, and more seeds do not make them smaller.
-    assert results_page.COLUMNS["AIS - importance, same data"](both) == "+0.100 ± 0.020"
+    assert results_page.COLUMNS["AIS - importance, same data"](both) == "+0.100 (0.020)"

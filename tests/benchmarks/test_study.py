@@ -42,7 +42,7 @@ def test_a_study_is_trained_evaluated_kept_and_shown(home: Path) -> None:
     assert [point[0] for point in kept["curve"]] == [summary["decoder_evaluations"] / 2, summary["decoder_evaluations"]]
     page = (home / "docs" / "results.md").read_text()
     assert page == results_page.page()
-    assert f"| VAE | `sampler=none objective=elbo` | {nats:.2f} ± " in page
+    assert f"| VAE | `sampler=none objective=elbo` | {nats:.2f} (" in page
     assert "| -1.25 |" in page
     assert (home / "docs" / "results" / "one.png").stat().st_size > 5000
     times = {path: path.stat().st_mtime_ns for path in run.rglob("*.json")}
@@ -69,6 +69,8 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_left_alone(tmp_path: P
     evaluation.mkdir()
     (evaluation / "evaluation.json").touch()
     assert left() == []
+    (folder / "status.json").write_text('{"status": "interrupted"}')
+    assert [command for command, _ in left()] == ["train", "evaluate"]  # that evaluation is of earlier weights
 
 
 def test_seeds_are_the_outer_loop_and_other_words_are_another_folder() -> None:
@@ -124,7 +126,7 @@ def test_annealing_of_some_data_is_put_on_the_level_of_all() -> None:
     assert study_records.by_difference(annealed) == (-4.5, pytest.approx(0.65))
     assert study_records.by_difference(plain | {"agreement": {"ais - importance": both | {"data": 300}}}) is None
     shown = results_page.COLUMNS["AIS, all data by difference"]
-    assert shown([annealed]) == "-4.50 ± 0.65"
+    assert shown([annealed]) == "-4.50 (0.65)"
     assert shown([annealed, plain]) == "-"
     gap = results_page.COLUMNS["likelihood - bound"]
     assert gap([annealed]) == "1.00"

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_the_chunk_and_the_other_data_change_nothing(run: Path, here: Path) -> N
 
 def _column(path: Path, name: str) -> dict[int, float]:
     with path.open() as file:
-        return {int(row["datum"]): float(row[name]) for row in csv.DictReader(file)}
+        return {int(row["datum"]): float(row[name]) for row in csv.DictReader(file) if row[name]}
 
 
 @pytest.mark.parametrize("proposal", ["encoder", "overdispersed", "retrained", "chain"])
@@ -246,8 +247,53 @@ def test_wrong_words_give_one_line_and_leave_nothing(
 def test_a_sweep_over_runs(run: Path, here: Path) -> None:
     words = (*SMALL, "estimators=[importance]", "diagnostics=[]", "hydra.sweep.dir=S")
     assert metvae("evaluate", "-m", f"run={run}", "checkpoint=best,last", *words) == 0
-    assert {path.name for path in Path("S").glob("*/evaluation.json")} == {"evaluation.json"}
-    assert len(list(Path("S").glob("*/evaluation.json"))) == 2
+    results = [json.loads(path.read_text()) for path in sorted(Path("S").glob("*/evaluation.json"))]
+    assert [result["checkpoint"] for result in results] == ["best", "last"]
+
+
+def test_best_and_last_are_the_checkpoints_that_they_say(here: Path) -> None:
+    """The second epoch, with a thousand times the learning rate, makes the model worse."""
+    worse = ("optimizer.schedule=multistep", "optimizer.milestones=[1]", "optimizer.gamma=1000")
+    assert train("hydra.run.dir=run", "trainer.max_epochs=2", *worse) == 0
+    words = ("estimators=[importance]", "diagnostics=[]", "data=20")
+    best, last = (evaluate(Path("run"), kind, *words, f"checkpoint={kind}") for kind in ("best", "last"))
+    assert last["iteration"] == 2 * best["iteration"]
+    nats = [result["estimators"]["importance"]["nats"] for result in (best, last)]
+    assert nats[1] < nats[0] - 1
+
+
+def test_agreement_is_of_the_data_that_both_estimators_saw(run: Path, here: Path) -> None:
+    results = evaluate(run, "E", "estimators=[importance,ais]", "diagnostics=[]")
+    importance, ais = (_column(Path("E/per_datum.csv"), name) for name in ("importance", "ais"))
+    assert (len(importance), len(ais)) == (results["data"]["of"], 4)
+    differences = [ais[number] - importance[number] for number in ais]
+    assert results["agreement"] == {
+        "ais - importance": {
+            "nats": pytest.approx(statistics.fmean(differences)),
+            "standard_error_over_data": pytest.approx(statistics.stdev(differences) / 2),
+            "data": 4,
+        }
+    }
+
+
+def test_single_precision_moves_the_answer_by_little(run: Path, here: Path) -> None:
+    """The draws are others, so that the answers agree within their noise."""
+    words = ("estimators=[importance,ais]", "diagnostics=[]", "data=20", "ais.num_temperatures=200")
+    words = (*words, "importance.num_samples=2000", "ais.num_chains=10")
+    double, single = (evaluate(run, kind, *words, f"precision={kind}") for kind in ("double", "single"))
+    for name in ("importance", "ais"):
+        apart = double["estimators"][name]["nats"] - single["estimators"][name]["nats"]
+        assert 0 < abs(apart) < 0.1, name
+
+
+def test_what_is_asked_of_chains_and_repeats_is_done(run: Path, here: Path) -> None:
+    words = ("estimators=[ais]", "diagnostics=[sampler]", "ais.repeats=2", "ais.schedule=linear")
+    loose = evaluate(run, "E1", *words, "sampler.largest_r_hat=1e9")
+    strict = evaluate(run, "E2", *words, "sampler.largest_r_hat=1.0000001")
+    converged = [result["diagnostics"]["sampler"]["chains"]["share_converged"] for result in (loose, strict)]
+    assert converged[0] == 1 > converged[1]
+    assert loose["estimators"]["ais"]["repeats"] == 2
+    assert loose["estimators"]["ais"]["standard_error_over_repeats"] > 0
 
 
 @pytest.mark.slow

@@ -104,6 +104,7 @@ def test_the_walk_of_the_textbook_is_an_experiment_and_repeatable(here: Path) ->
     assert (a == b).all()
     assert (here / "a" / "walk.png").read_bytes() == (here / "b" / "walk.png").read_bytes()
     assert a.shape == c.shape
+    assert not (a == c).all()
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_ends(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -73,7 +74,8 @@ def smallest_p_value(z: Tensor, momentum: Tensor) -> float:
     mixed = torch.special.ndtr((normals[:, :2] + normals[:, 2:]) / 2**0.5)
     radius = stats.chi2.cdf(normals.square().sum(-1).numpy(), 4)
     columns = [*uniforms.T.numpy(), *mixed.T.numpy(), radius]
-    return min(stats.kstest(column, "uniform").pvalue for column in columns) * len(columns)
+    # Not Python's min, which takes any number for smaller than NaN.
+    return float(np.min([stats.kstest(column, "uniform").pvalue for column in columns])) * len(columns)
 
 
 @pytest.mark.parametrize("rule", Acceptance)

@@ -8,18 +8,38 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal
 
+from metvae_cli.kernels.langevin import Langevin
+from metvae_cli.kernels.step_size import StepSize
+from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.models.decoders import MLPDecoder
 from metvae_cli.models.encoders import MLPEncoder
 from metvae_cli.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from metvae_cli.models.nets import mlp
 from metvae_cli.models.priors import StandardNormal
 from metvae_cli.models.vae import VAE
+from metvae_cli.objectives.weights import WeightObjective
+from metvae_cli.samplers.assembly import make_schedule
+from metvae_cli.samplers.chain import Sampler
 
 SHAPE = (1, 3, 4)
 
 
 def make_model(likelihood: BernoulliLikelihood | GaussianLikelihood, hidden: Sequence[int] = (6,)) -> VAE:
     return VAE(StandardNormal(2), MLPEncoder(SHAPE, 2, hidden), MLPDecoder(2, SHAPE, hidden), likelihood)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_the_terms_that_are_logged_are_reconstruction_and_kl(weight: float) -> None:
+    """Of a chain, so that its start and its end differ, and with a warm-up's weight of the likelihood."""
+    model, x = make_model(BernoulliLikelihood()), torch.bernoulli(torch.full((5, *SHAPE), 0.5))
+    sampler = Sampler([Unadjusted(Langevin(StepSize(0.3)))], make_schedule("linear", 1))
+    output = WeightObjective("reversal", "mean", 2)(model, sampler, x, weight)
+    assert not torch.equal(output.initial.z, output.final.z)
+    terms = model.terms(output.initial, output.final, weight)
+    reconstruction = model.decode(output.final.z).log_prob(x).mean()
+    kl = (model.posterior(x).log_prob(output.initial.z) - model.prior.log_prob(output.initial.z)).mean()
+    assert terms["reconstruction"].item() == pytest.approx(reconstruction.item(), rel=1e-5)
+    assert terms["kl"].item() == pytest.approx(kl.item(), rel=1e-5)
 
 
 def test_bernoulli_log_prob() -> None:

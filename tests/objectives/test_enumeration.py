@@ -62,7 +62,13 @@ def name_of(problem: Problem) -> str:
 
 
 def deviation(found: list[Tensor], expected: list[Tensor]) -> float:
-    return max(float((a - b).abs()) for a, b in zip(found, expected, strict=True))
+    # Not Python's max, which takes any number for larger than NaN.
+    return float(torch.stack([(a - b).abs().max() for a, b in zip(found, expected, strict=True)]).max())
+
+
+def test_the_judge_sees_what_is_no_number() -> None:
+    zero = torch.zeros(())
+    assert not deviation([zero, zero * torch.nan, zero], [zero] * 3) < EXACT
 
 
 def check(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from metvae_cli.samplers.reverse import LearnedStops, Reverse, Uniform, UniformS
 from metvae_cli.samplers.schedule import Linear
 from tests.objectives.imposed import NODES, NOISE, STEPS, Logits, impose_noise, make_path, make_sampler, parameters
 from tests.objectives.oracle import Parameters, Problem, ProposalName, State
+from tests.objectives.test_enumeration import deviation
 from tests.runs import configuration
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -124,7 +125,7 @@ def of_oracle(problem: Problem, p: Parameters) -> dict[str, Tensor]:
 def worst_gradient(ours: Tensor, theirs: Tensor, p: Parameters) -> float:
     """Largest difference of the gradients of two values."""
     gradients = [torch.autograd.grad(one, p.all(), retain_graph=True, materialize_grads=True) for one in (ours, theirs)]
-    return max(float((a - b).abs()) for a, b in zip(*gradients, strict=True))
+    return deviation(*map(list, gradients))
 
 
 @pytest.mark.parametrize("problem", problems(), ids=name_of)
