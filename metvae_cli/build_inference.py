@@ -60,6 +60,8 @@ class InferenceSpine:
     sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.resume is not None:
+            raise ValueError(f"resume={self.resume}: belongs on the command line as it is, resume=DIR, not into a file")
         check_seed(self.seed)
         call(SweepKeys, self.sweep, "sweep")
         require_at_least(1, batch_size=self.batch_size, epoch_iterations=self.epoch_iterations)
@@ -143,7 +145,7 @@ def check_inference_config(
     import_plugins(spine.plugins, plugins)
     check_targets(config, plugins)
     settings = call(TrainerSettings, config["trainer"], "trainer")
-    for key in ("kl_warmup_epochs", "inference_iterations", "test_samples", "test_data"):
+    for key in ("kl_warmup_epochs", "inference_iterations", "test_samples", "test_data", "precision"):
         if getattr(settings, key) != getattr(TrainerSettings(), key):
             raise ConfigError(
                 f"trainer.{key}={shown(getattr(settings, key))}: is of `metvae train`, and here are no decoder and no "

@@ -1,5 +1,6 @@
 """Where things lie on disk."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -24,15 +25,23 @@ def config_dir() -> Path:
     raise ConfigError(f"metvae's configs are missing (looked for {looked}); install metvae again")
 
 
-def discard_run(folder: Path) -> None:
+def discard_run(folder: Path, command: str, *, has_words: bool = False) -> None:
     """Remove the directory of a run that was refused before it began, and the empty folders made for it.
 
-    Only what Hydra writes before the run is removed; a folder that holds anything else stays.
+    Of a directory that the user named only what is surely this start's goes: what was there before stays.
+
+    Args:
+        folder: the directory
+        command: whose log Hydra has opened there
+        has_words: whether this start has written its words there
     """
-    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-        (folder / ".hydra" / name).unlink(missing_ok=True)
-    for log in folder.glob("*.log"):
+    new = os.environ.get("METVAE_STAMP", "/") in str(folder)  # named after this very start
+    log = folder / f"{command}.log"
+    if log.is_file() and (new or has_words or not log.stat().st_size):
         log.unlink()
+    if has_words:
+        for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+            (folder / ".hydra" / name).unlink(missing_ok=True)
     _remove_empty(folder)
 
 

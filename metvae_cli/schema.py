@@ -39,6 +39,8 @@ class Spine:
     sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.resume is not None:
+            raise ValueError(f"resume={self.resume}: belongs on the command line as it is, resume=DIR, not into a file")
         check_seed(self.seed)
         call(SweepKeys, self.sweep, "sweep")
         if self.latent_dim < 1:

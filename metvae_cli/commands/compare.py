@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     _check(arguments, style)
     folders = arguments.folders or [Path("outputs")]
     conditions = [filters.parse(text) for text in arguments.filter]
-    everything, lost = _runs(folders)
+    everything, lost, old = _runs(folders)
     runs = filters.matching(everything, conditions)
     if not any(run.configured for run in runs):
         raise ConfigError(_nothing_left(everything, runs, arguments.filter, folders))
@@ -56,6 +56,8 @@ def main(argv: list[str]) -> int:
         _say(f"written {arguments.plot}")
     if lost:
         _say(f"{lost} evaluations are of runs that are not here; name those too")
+    if old:
+        _say(f"{old} evaluations are from before their runs were gone on with, and left out; evaluate those runs anew")
     return 0
 
 
@@ -127,8 +129,8 @@ def _format(asked: str | None, output: Path | None) -> str:
     return name
 
 
-def _runs(folders: Sequence[Path]) -> tuple[list[Run], int]:
-    """All runs with their evaluations, and how many evaluations belong to none of them."""
+def _runs(folders: Sequence[Path]) -> tuple[list[Run], int, int]:
+    """All runs with their evaluations, and how many of these belong to none of them or are of earlier weights."""
     runs, evaluations = find(folders)
     if not runs:
         where = ", ".join(str(folder) for folder in folders)

@@ -42,7 +42,7 @@ def task(config: DictConfig) -> float | None:
         check_proposal(run, request)
     except ConfigError:
         if not is_sweep():
-            discard_run(folder)
+            discard_run(folder, "evaluate")
         raise
     store_words(config, folder)
     return evaluate(run, request, settings, folder)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.commands.evaluate_step import Outcome, PerDatum, Workplace, listed
+from metvae_cli.data.binarization import settled
 from metvae_cli.evaluation import sampler_diagnostics as diagnostics
 from metvae_cli.evaluation.importance import ProposalWeights, importance_sampling
 from metvae_cli.evaluation.latent_quality import Encoded, active_units, distance_to_prior, encode, linear_probe
@@ -217,7 +218,7 @@ def latent(work: Workplace) -> Outcome | None:
 
 def _probe(work: Workplace, index: Tensor, encoded: Encoded) -> dict[str, float]:
     """Accuracy of the linear rule; nothing where there are no labels."""
-    train, labels = work.run.dataset.train, work.split.labels
+    train, labels = settled(work.run.dataset), work.split.labels
     if train.labels is None or labels is None:
         return {}
     at = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: work.request.latent.probe_data]

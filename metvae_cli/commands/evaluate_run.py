@@ -19,6 +19,7 @@ from metvae_cli.commands.evaluate_summary import print_evaluation
 from metvae_cli.commands.own_directory import discard_events
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.data.base import Split, split_fingerprint, spread_over
+from metvae_cli.data.binarization import settled
 from metvae_cli.evaluation.estimate import Estimate
 from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
@@ -151,6 +152,8 @@ def _head(run: LoadedRun, request: Request, split: Split, chosen: Tensor) -> dic
 
 def _split(run: LoadedRun, request: Request) -> Split:
     splits = {"test": run.dataset.test, "valid": run.dataset.valid, "train": run.dataset.train}
+    if request.general.split == "train":
+        return settled(run.dataset)
     return splits[request.general.split]
 
 

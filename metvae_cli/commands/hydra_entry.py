@@ -168,14 +168,14 @@ def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(_one_line(error, config_name, overrides)) from error
 
 
-def plugin_words() -> list[str]:
-    """The `plugins=[...]` of this job's command line (not of any file)."""
-    return [word for word in HydraConfig.get().overrides.task if word.startswith("plugins=")]
+def words_to_repeat() -> list[str]:
+    """What a resume takes from the command line alone, of this job's: code of the user's is run only if named there."""
+    return [word for word in HydraConfig.get().overrides.task if word.startswith(("plugins=", "target.path="))]
 
 
 def named_plugins() -> list[str]:
-    """The modules that they name."""
-    return plugins_in(plugin_words())
+    """The modules in `plugins=[...]` of this job's command line (not of any file)."""
+    return plugins_in(words_to_repeat())
 
 
 def plugins_in(overrides: Sequence[str]) -> list[str]:

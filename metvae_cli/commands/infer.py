@@ -14,9 +14,9 @@ from metvae_cli.commands.hydra_entry import (
     composed,
     named_plugins,
     output_folder,
-    plugin_words,
     plugins_in,
     typed_values,
+    words_to_repeat,
 )
 from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
 from metvae_cli.commands.stored_words import store_words
@@ -59,7 +59,7 @@ def task(config: DictConfig) -> float:
         return infer_side_by_side(methods, plain(config), folder)
     run, settings = built(folder, _LOG, lambda: _build(config))
     store_words(config, folder)
-    return infer(run, settings, folder, words=plugin_words()).score
+    return infer(run, settings, folder, words=words_to_repeat()).score
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> float:

@@ -147,7 +147,7 @@ def _run(
     with closing(Board(folder, state.get("iteration"))) as board:
         introduce(board, config, folder, INFERRED)
         trained = {} if run.learner is None else _train(run, run.learner, folder, content, interruption, board)
-        with fork_rng(_MEASURE_SEED), interruption.at_once():  # a resume measures anew
+        with fork_rng(_MEASURE_SEED + run.spine.seed), interruption.at_once():  # a resume measures anew
             result = measure(run, folder, interruption, board, trained)
         step = trained.get("iterations", 0)
         board.end_session(step, {name: float(value) for name, value in result.summary.items() if _is_number(value)})

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from metvae_cli.commands.train_summary import limit_to_raise
+
 _NARROWEST = 100
 # Above this the chains have not mixed (Vehtari et al. 2021).
 _MIXED = 1.01
@@ -123,12 +125,12 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
         lines.append(f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws) or not mixing")
     if "chains/r_hat" in summary and config["sampler"].get("acceptance") == "none":
         lines.append("note       without acceptance, long chains have another limit than the target, or none")
-    if "stopped" in summary:
+    if "stopped" in summary and (limit := limit_to_raise(str(summary["stopped"]), config)):
         path = config["target"].get("path")
         moved = f" {shlex.quote(f'target.path={path}')}" if path else ""
         plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
         word = shlex.quote(f"resume={here}")
-        lines.append(f"go on      metvae infer {word} trainer.{summary['stopped']}=N{moved}{plugins}")
+        lines.append(f"go on      metvae infer {word} {limit}{moved}{plugins}")
     return lines
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from metvae_cli.commands.train_summary import limit_to_raise
+
 _NARROWEST = 100
 _SUMMARIZED = ("val/bound", "test/bound", "test/nll")
 
@@ -23,7 +25,7 @@ def summarized(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
+def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path, config: Mapping[str, Any]) -> None:
     """Print on standard output.
 
     found: what summary.json of each seed holds
@@ -54,14 +56,15 @@ def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path) -> None
     if not console.is_terminal:
         console.width = max(console.width, _NARROWEST)
     here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    last = next(iter(found.values()))["stopped"]
+    limit = limit_to_raise(str(next(iter(found.values()))["stopped"]), config)
+    plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
     try:
         console.print(table)
         for line in (
             f"runs       {here}/seed_{{{','.join(map(str, found))}}}",
             f"look       tensorboard --logdir {shlex.quote(str(here))}",
             f"compare    metvae compare {shlex.quote(str(here))}",
-            f"go on      metvae train {shlex.quote(f'resume={here}')} trainer.{last}=N",
+            *([f"go on      metvae train {shlex.quote(f'resume={here}')} {limit}{plugins}"] if limit else []),
         ):
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     except SystemExit:  # rich's answer to a closed pipe

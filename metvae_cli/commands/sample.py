@@ -43,7 +43,7 @@ def task(config: DictConfig) -> None:
         names = chosen(run, request)
     except ConfigError:
         if not is_sweep():
-            discard_run(folder)
+            discard_run(folder, "sample")
         raise
     store_words(config, folder)
     sample(run, request, names, folder)

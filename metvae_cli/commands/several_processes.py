@@ -166,7 +166,7 @@ def _result(folder: Path, killed: Mapping[int, str], said: Sequence[Failure], si
         raise Interrupted(signum or signal.SIGTERM)
     if not status and signum is not None:
         print("stopped before training began; nothing was saved", file=sys.stderr)
-        discard_run(folder)
+        discard_run(folder, "train", has_words=True)
     if killed and signum is None:
         rank, name = next(iter(killed.items()))
         memory = "; was there too little memory?" if name == "SIGKILL" else ""

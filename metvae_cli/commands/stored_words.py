@@ -26,5 +26,5 @@ def store_words(config: DictConfig, folder: Path) -> None:
                 OmegaConf.save(content, temporary)
     except OSError as error:
         if not is_sweep():
-            discard_run(folder)
+            discard_run(folder, HydraConfig.get().job.name, has_words=True)
         raise ConfigError(unwritable(f"hydra.run.dir={folder}", error)) from error

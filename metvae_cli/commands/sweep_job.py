@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
-from metvae_cli.commands.hydra_entry import named_plugins, output_folder
+from metvae_cli.commands.hydra_entry import named_plugins, output_folder, words_to_repeat
 from metvae_cli.commands.orphans import job_of
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.commands.sweep_table import standing
@@ -33,7 +33,6 @@ from metvae_cli.training.ranks import is_assistant
 log = logging.getLogger(__name__)
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_MUST_BE_TYPED = ("plugins=", "target.path=")  # what a resume takes from the command line alone
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SweepJob:
         stop = stop_file(folder)
         if stop is not None and asked_to_stop(stop) is not None:
             if not status:
-                discard_run(folder)
+                discard_run(folder, HydraConfig.get().job.name)
             return math.nan
         if status.get("status") in DONE:
             _say(f"{folder.name}: {status['status']} already")
@@ -130,8 +129,7 @@ class SweepJob:
     def _run(self, config: DictConfig, folder: Path) -> Any:
         saved = [folder / "checkpoints" / "last.pt", *folder.glob("seed_*/checkpoints/last.pt")]
         if self.resume is not None and any(path.is_file() for path in saved):
-            words = [word for word in HydraConfig.get().overrides.task if word.startswith(_MUST_BE_TYPED)]
-            return self.resume(folder, words)
+            return self.resume(folder, words_to_repeat())
         with RunDirectory(folder):  # what another process has begun since it was looked at is not an attempt to discard
             discard_attempt(folder)
         return self.task(config)

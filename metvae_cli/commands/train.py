@@ -18,8 +18,8 @@ from metvae_cli.commands.hydra_entry import (
     options_first,
     output_folder,
     override_value,
-    plugin_words,
     plugins_in,
+    words_to_repeat,
 )
 from metvae_cli.commands.own_directory import refuse_no_directory
 from metvae_cli.commands.run_or_sweep import run_or_sweep
@@ -98,7 +98,7 @@ def task(config: DictConfig) -> float:
     folder = output_folder()
     start = built(folder, "train.log", lambda: _starter(plain(config), named_plugins(), folder, resumes=False))
     store_words(config, folder)
-    return start(plugin_words())
+    return start(words_to_repeat())
 
 
 def _starter(
@@ -156,7 +156,7 @@ def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
         return build()
     except ConfigError:
         if not is_sweep():
-            discard_run(folder)
+            discard_run(folder, Path(log_name).stem)
         raise
     except Exception as error:  # a defect, ours or of a class of the user's: its story is told in the run's own log
         from metvae_cli.commands.failure import told

@@ -174,7 +174,7 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path, wor
         if not failures:
             raise
         raise RunError(f"{_said_once(failures)} (the whole story: train.log of that seed in {folder})") from None
-    print_replicas(found, folder)
+    print_replicas(found, folder, config)
     return summarized(found)["val/bound"]
 
 

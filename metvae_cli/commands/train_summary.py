@@ -43,13 +43,20 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
         folder = folder.relative_to(Path.cwd())
     logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
     plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
+    limit = limit_to_raise(str(summary["stopped"]), config)
     return [
         f"run        {folder}",
         f"look       tensorboard --logdir {shlex.quote(logs)}",
         f"measure    metvae evaluate {_hydra_word('run', folder)}{plugins}",
         f"pictures   metvae sample {_hydra_word('run', folder)}{plugins}",
-        f"go on      metvae train {shlex.quote(f'resume={folder}')} trainer.{summary['stopped']}=N{plugins}",
+        *([f"go on      metvae train {shlex.quote(f'resume={folder}')} {limit}{plugins}"] if limit else []),
     ]
+
+
+def limit_to_raise(stopped: str, config: Mapping[str, Any]) -> str:
+    """The word that lets a run go on; empty where there is none, as at the end of a cosine schedule."""
+    ended = stopped == "max_epochs" and config["optimizer"].get("schedule") == "cosine"
+    return "" if ended else f"trainer.{stopped}=N"
 
 
 def _hydra_word(key: str, folder: Path) -> str:

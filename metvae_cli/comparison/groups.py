@@ -17,8 +17,6 @@ _WITHOUT_EFFECT = {
     "trainer.picture_every",
     "trainer.checkpoint_seconds",
 }
-# What makes numbers of two groups comparable at all.
-_ARENAS = ("dataset", "target", "likelihood")
 
 
 @dataclass(frozen=True)
@@ -163,8 +161,10 @@ def _label(pairs: Sequence[tuple[str, str]], run: Run) -> str:
 
 
 def _arena(run: Run) -> str:
-    values = _values(run)
-    return " ".join(f"{key}={values[key]}" for key in _ARENAS if key in values)
+    """What makes numbers of two groups comparable at all: the data, or the density, and the kind of likelihood."""
+    nodes = ("target.",) if run.data else ("dataset.", "target.")
+    described = [f"{key}={value}" for key, value in sorted(run.settings.items()) if key.startswith(nodes)]
+    return " ".join([run.data, *described, run.settings.get("likelihood._target_", "")])
 
 
 def _natural(value: str) -> tuple[int, float, str]:

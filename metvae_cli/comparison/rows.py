@@ -90,7 +90,9 @@ def ordered(groups: Sequence[Group], key: str, known_metrics: set[str], *, rever
         known = [group for group in groups if means[id(group)] is not None]
         ranked = sorted(known, key=lambda group: means[id(group)] or 0.0, reverse=flip)
         return ranked + [group for group in groups if means[id(group)] is None]
-    return sorted(groups, key=lambda group: _natural(value_of(group.runs[0], name)), reverse=reverse)
+    having = [group for group in groups if value_of(group.runs[0], name) is not None]
+    ranked = sorted(having, key=lambda group: _natural(value_of(group.runs[0], name)), reverse=reverse)
+    return ranked + [group for group in groups if group not in having]
 
 
 def find_baseline(groups: Sequence[Group], words: str) -> Group:
@@ -141,8 +143,8 @@ def _all_keys(groups: Sequence[Group]) -> set[str]:
 
 
 def _natural(value: str | None) -> tuple[int, float, str]:
-    """A key for sorting in which 9 comes before 10, and what is missing last."""
+    """A key for sorting in which 9 comes before 10."""
     try:
-        return (2, 0.0, "") if value is None else (0, float(value), "")
+        return 0, float(value or ""), ""
     except ValueError:
         return 1, 0.0, str(value)

@@ -33,6 +33,7 @@ class Run:
         typed: keys that stood on the command line
         metrics: what it measured, by name; empty unless it is finished
         data: fingerprint of its data; empty if unknown
+        time: of its end, ISO 8601
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Run:
     typed: frozenset[str] = frozenset()
     metrics: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
+    time: str = ""
 
     @property
     def configured(self) -> bool:
@@ -117,6 +119,8 @@ def _read_run(folder: Path, names: set[str]) -> list[Run]:
     if isinstance(replicas, int) and replicas > 1:  # the runs of its seeds are below
         return []
     state, reason = _state(folder, status)
+    if not manifest and "sample.log" in names:  # pictures of a run
+        return []
     if not manifest and not damages:
         return [Run(folder, state, f"{_typed_job(folder)}{reason}")]
     metrics: Mapping[str, float] = {}
@@ -137,6 +141,7 @@ def _read_run(folder: Path, names: set[str]) -> list[Run]:
             composition.typed,
             metrics,
             str(mapping(manifest, "data").get("fingerprint", "")),
+            str(status.get("time", "")),
         )
     ]
 
@@ -227,20 +232,22 @@ def _read_evaluation(folder: Path) -> list[Evaluation]:
     return [Evaluation(Path(start, content["run"]).resolve(), count if isinstance(count, int) else 0, time, metrics)]
 
 
-def with_evaluations(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> tuple[list[Run], int]:
-    """The runs with the numbers of their evaluations, and how many belong to none of them.
+def with_evaluations(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> tuple[list[Run], int, int]:
+    """The runs with the numbers of their evaluations; how many belong to none, and how many are of earlier weights.
 
-    Of several evaluations that of the most data counts, of as many the latest.
+    Of several evaluations that of the most data counts, of as many the latest. Those from before a run's last end do
+    not: it was gone on with since.
     """
+    ends = {run.folder.resolve(): run.time for run in runs}
+    current = [one for one in evaluations if one.time >= ends.get(one.run, "")]
     measured: dict[Path, dict[str, float]] = {}
-    for evaluation in sorted(evaluations, key=lambda evaluation: (evaluation.count, evaluation.time)):
+    for evaluation in sorted(current, key=lambda evaluation: (evaluation.count, evaluation.time)):
         measured.setdefault(evaluation.run, {}).update(evaluation.metrics)
-    if not measured:
-        return list(runs), 0
     joined, known = [], set()
     for run in runs:
         resolved = run.folder.resolve()
         known.add(resolved)
         metrics = {**run.metrics, **measured.get(resolved, {})} if run.state == FINISHED else run.metrics
         joined.append(Run(**{**vars(run), "metrics": metrics}))
-    return joined, sum(evaluation.run not in known for evaluation in evaluations)
+    lost = sum(evaluation.run not in known for evaluation in evaluations)
+    return joined, lost, len(evaluations) - len(current)

@@ -67,9 +67,10 @@ def differences_sheet(comparison: Comparison) -> Sheet | None:
     rows = []
     others = [row for row in comparison.rows if row.differences]
     for row in others:
-        pairs = max(difference.pairs for difference in row.differences.values())
+        counts = sorted({difference.pairs for difference in row.differences.values()})
+        pairs = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         cells = [Cell(_difference(row, name)) for name in comparison.metrics]
-        rows.append((Cell(row.group.label), Cell(str(pairs)), *cells))
+        rows.append((Cell(row.group.label), Cell(pairs), *cells))
     percent = f"{100 * comparison.confidence:g} %"
     notes = [f"! the {percent} interval leaves zero out; each by itself, not corrected for their number"]
     unpaired = len(comparison.rows) - len(others) - 1
@@ -188,9 +189,20 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
             notes.append(f"{row.group.label}: seed {', '.join(map(str, seeds))} more than once; all count")
         if len({run.data for run in row.group.finished} - {""}) > 1:
             notes.append(f"{row.group.label}: its runs had different data")
+    for name in comparison.metrics:
+        if len(_measured_how(comparison, name)) > 1:
+            notes.append(f"{heading(name)}: not on as many data, or not with as many samples, for all runs")
     if len({row.group.arena for row in comparison.rows}) > 1:
         notes.append("the best is marked among methods with the same data and likelihood")
     return tuple(notes)
+
+
+def _measured_how(comparison: Comparison, metric: str) -> set[tuple[float | None, ...]]:
+    """Numbers of data, samples and temperatures with which an estimator measured a metric of the runs."""
+    estimator = metric.rpartition("/")[0]
+    keys = [f"{estimator}/{key}" for key in ("data", "num_samples", "num_chains", "num_temperatures")]
+    runs = [run for row in comparison.rows for run in row.group.finished if metric in run.metrics]
+    return {tuple(run.metrics.get(key) for key in keys) for run in runs}
 
 
 def _error(found: Moments, spread: Spread) -> float | None:

@@ -152,7 +152,7 @@ def _add_values(digest: "hashlib._Hash", split: Split) -> None:
 
 def spread_over(size: int, count: int) -> Tensor:
     """At most `count` places, evenly over a split of `size` data: it may be sorted by class."""
-    return torch.arange(size) if size <= count else torch.linspace(0, size - 1, count).long()
+    return torch.arange(size) if size <= count else torch.arange(count) * (size - 1) // max(count - 1, 1)
 
 
 def require_at_least(minimum: int, **arguments: int) -> None:

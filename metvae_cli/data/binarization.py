@@ -69,6 +69,13 @@ def _threshold(split: Split) -> Split:
     return Split(_stored(split.values >= HALF_LEVEL), split.labels)
 
 
+def settled(dataset: Dataset, seed: int = 0) -> Split:
+    """The training data as held-out data are: pixels or noise that training draws for each batch are drawn once."""
+    if dataset.redraw:
+        return _draw(dataset.train, seed, part=0)
+    return _dequantize(dataset.train, seed, part=0) if dataset.dequantize else dataset.train
+
+
 def _draw(split: Split, seed: int, part: int) -> Split:
     """One Bernoulli draw per pixel, with a generator of its own for each part of the data."""
     generator = torch.Generator().manual_seed((seed * 3 + part) % 2**63)

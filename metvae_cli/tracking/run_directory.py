@@ -150,7 +150,8 @@ def run_id(path: Path) -> str:
 def stop_file(folder: Path) -> Path | None:
     """The file by which the sweep that a run belongs to asks its jobs, wherever they run, to stop; None outside one."""
     sweeps = [parent for parent in folder.resolve().parents if (parent / SWEEP_RECORD).is_file()]
-    return sweeps[0] / STOP_FILE if sweeps else None
+    # A file that lies there when the sweep is over, or is this very process, is of an earlier time.
+    return sweeps[0] / STOP_FILE if sweeps and not owner_is_gone(sweeps[0] / ".lock") else None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

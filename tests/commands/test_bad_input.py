@@ -125,6 +125,7 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("dataset=mnist dataset.download=false", ("dataset.root=data", "train-images-idx3-ubyte", "dataset.download=true")),
     ("resume=nowhere", ("resume=nowhere", "no run is there")),
     ("resume=nowhere seed=3", ("seed=3", "resume")),
+    ("++resume=outputs/train/RUN", ("resume=outputs/train/RUN", "resume=DIR")),
     ("sampler=null", ("sampler=null", "metvae configs list")),
     ("sweep=3", ("sweep=3: expected keys of its own",)),
     ("sweep=null", ("sweep=null: expected keys of its own",)),

@@ -44,6 +44,8 @@ WRONG: list[tuple[str, tuple[str, ...]]] = [
     ("trainer.inference_iterations=3", ("trainer.inference_iterations=3", "trainer.inference_iterations=0")),
     ("trainer.kl_warmup_epochs=3", ("trainer.kl_warmup_epochs=3", "trainer.kl_warmup_epochs=0")),
     ("sampler.cloned_decoder=true", ("sampler.cloned_decoder=true", "no decoder to copy")),
+    ("trainer.precision=bf16-mixed", ("trainer.precision=bf16-mixed", "trainer.precision=32-true")),
+    ("++resume=outputs/infer/RUN", ("resume=outputs/infer/RUN", "resume=DIR")),
     ("trainer.test_data=3", ("trainer.test_data=3", "trainer.test_data=null")),
     ("methods=[infer_ring]", ("methods=[infer_ring]", "did you mean infer_ring")),
     ("methods=[infer_walk,infer_walk]", ("methods=[infer_walk,infer_walk]", "twice")),

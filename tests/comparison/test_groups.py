@@ -148,6 +148,9 @@ def test_the_best_comes_first_and_what_has_no_number_last(tmp_path: Path) -> Non
     assert order("val/bound", reverse=True) == "cabz"
     assert order("label") == order("sampler") == "abcz"
     assert order("sampler", reverse=True) == "zcba"
+    write_run(tmp_path / "more", choices={"sampler": "d"}, settings={"sampler.extra": 1})
+    groups = grouped(tmp_path)
+    assert order("sampler.extra", reverse=True)[0] == order("sampler.extra")[0] == "d"
     with pytest.raises(ConfigError, match=r"--sort=secnds: unknown; did you mean seconds\?"):
         order("secnds")
 

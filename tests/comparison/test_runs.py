@@ -113,12 +113,12 @@ def test_evaluations_join_the_run_that_they_name_and_the_latest_counts(tmp_path:
         results = {"importance": {"nats": nats, "proposal": "encoder"}}
         write(folder / "evaluation.json", {"run": run, "estimators": results})
         write(folder / "manifest.json", {"directory": str(tmp_path), "config": {"run": run}})
-        write(folder / "status.json", {"status": "finished", "time": f"2026-01-0{day}"})
+        write(folder / "status.json", {"status": "finished", "time": f"2026-01-1{day}"})
     runs, evaluations = find([tmp_path])
     assert len(evaluations) == 3
     assert all(isinstance(evaluation, Evaluation) for evaluation in evaluations)
-    joined, lost = with_evaluations(runs, evaluations)
-    assert lost == 1
+    joined, lost, old = with_evaluations(runs, evaluations)
+    assert (lost, old) == (1, 0)
     assert [run.metrics["importance/nats"] for run in joined] == [-9.0]
     assert joined[0].metrics["val/bound"] == -30.0
 
@@ -140,7 +140,7 @@ def test_evaluations_of_other_data_and_checkpoints_have_names_of_their_own_and_t
         results = {"importance": {"nats": nats}}
         write(folder / "evaluation.json", {"run": "run", "checkpoint": checkpoint, "data": of, "estimators": results})
         write(folder / "manifest.json", {"directory": str(tmp_path), "config": {"run": "run"}})
-        write(folder / "status.json", {"status": "finished", "time": f"2026-01-0{day}"})
+        write(folder / "status.json", {"status": "finished", "time": f"2026-01-1{day}"})
     found = with_evaluations(*find([tmp_path]))[0][0].metrics
     assert {name: value for name, value in found.items() if name.endswith("/nats")} == {
         "importance/nats": -9.0,
@@ -148,6 +148,25 @@ def test_evaluations_of_other_data_and_checkpoints_have_names_of_their_own_and_t
         "last/importance/nats": -6.0,
         "valid/last/importance/nats": -5.0,
     }
+
+
+def test_evaluations_from_before_a_run_was_gone_on_with_do_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    for name, count, day in (("old", 2000, "2025-12-31"), ("new", 500, "2026-01-02")):
+        content = {"run": "run", "data": {"count": count}, "estimators": {"importance": {"nats": -float(count)}}}
+        write(tmp_path / name / "evaluation.json", content)
+        write(tmp_path / name / "manifest.json", {"directory": str(tmp_path), "config": {"run": "run"}})
+        write(tmp_path / name / "status.json", {"status": "finished", "time": day})
+    joined, lost, old = with_evaluations(*find([tmp_path]))
+    assert [run.metrics["importance/nats"] for run in joined] == [-500.0]
+    assert (lost, old) == (0, 1)
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "interrupted"])
+def test_pictures_of_a_run_are_no_run(tmp_path: Path, status: str) -> None:
+    write(tmp_path / "status.json", {"status": status})
+    (tmp_path / "sample.log").touch()
+    assert find([tmp_path]) == ([], [])
 
 
 def test_no_such_directory(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_lower_is_better_for_costs_and_nothing_is_best_alone_or_where_it_is_not_
     for name, seconds in (("a", 1.0), ("b", 2.0)):
         metrics = {"seconds": seconds, "log_normalizer_error": seconds}
         write_run(tmp_path / name, choices={"sampler": name}, metrics=metrics)
-    write_run(tmp_path / "c", choices={"sampler": "c", "dataset": "mnist"}, metrics={"seconds": 0.1})
+    write_run(tmp_path / "c", choices={"sampler": "c", "dataset": "mnist"}, metrics={"seconds": 0.1}, data="g")
     comparison = compared(tmp_path, metrics=("seconds", "log_normalizer_error"))
     sheet = tables.means_sheet(comparison, "sd")
     best = {row[0].text: (row[2].best, row[3].best) for row in sheet.rows}
@@ -99,6 +99,34 @@ def test_paired_differences(written: Path) -> None:
         ["sampler=short", "1", "-10", "-10", "+0"],
     ]
     assert tables.differences_sheet(compared(written)) is None
+
+
+def test_runs_on_other_data_of_the_same_name_are_not_held_against_each_other(tmp_path: Path) -> None:
+    for name, data, bound in (("dynamic", "f", -30.0), ("threshold", "g", -20.0)):
+        for seed in (0, 1):
+            settings = {"dataset.binarization": name}
+            write_run(tmp_path / f"{name}{seed}", seed, settings=settings, metrics={"val/bound": bound}, data=data)
+    comparison = compared(tmp_path, paired="dataset.binarization=dynamic", metrics=("val/bound",))
+    sheet, differences = tables.means_sheet(comparison, "sd"), tables.differences_sheet(comparison)
+    assert not any(cell.best for row in sheet.rows for cell in row)
+    assert "the best is marked among methods with the same data and likelihood" in sheet.notes
+    assert differences is not None
+    assert differences.rows == ()
+
+
+def test_pairs_are_those_of_each_metric_and_other_ways_to_measure_are_noted(tmp_path: Path) -> None:
+    for name, data in (("a", 100), ("b", 10_000)):
+        for seed in (0, 1, 2):
+            metrics = {"val/bound": -30.0 - seed}
+            if seed < 2:
+                metrics |= {"importance/nats": -29.0 - seed, "importance/data": data}
+            write_run(tmp_path / f"{name}{seed}", seed, choices={"sampler": name}, metrics=metrics)
+    comparison = compared(tmp_path, paired="sampler=a", metrics=("val/bound", "importance/nats"))
+    differences = tables.differences_sheet(comparison)
+    assert differences is not None
+    assert texts(differences)[0][1] == "2 to 3"
+    (note,) = tables.means_sheet(comparison, "sd").notes
+    assert "not on as many data, or not with as many samples, for all runs" in note
 
 
 def test_the_terminal_marks_the_best_with_a_star_where_there_is_no_bold(written: Path) -> None:

@@ -40,6 +40,7 @@ def write_run(
     curve: Sequence[float] = (),
     status: str = "finished",
     reason: str = "",
+    data: str = "f",
 ) -> Path:
     """A run with given choices, dotted settings and results; one that is not finished has no summary."""
     config = json.loads(json.dumps(CONFIG)) | {"seed": seed}
@@ -50,7 +51,7 @@ def write_run(
             node = node[name]
         node[last] = value
     (folder / ".hydra").mkdir(parents=True)
-    write(folder / "manifest.json", {"seed": seed, "config": config, "data": {"fingerprint": "f"}})
+    write(folder / "manifest.json", {"seed": seed, "config": config, "data": {"fingerprint": data}})
     write(folder / "status.json", {"status": status, "reason": reason, "time": "2026-01-01T00:00:00.000+00:00"})
     if status == "finished":
         usual = {"val/bound": -30.0, "test/nll": 31.0, "decoder_evaluations": 1000, "seconds": 2.5, "stopped": "x"}

@@ -61,6 +61,13 @@ def test_require_at_least_names_argument_value_and_range(value: int, message: st
         require_at_least(1, size=value)
 
 
+@pytest.mark.parametrize(("size", "count"), [(26032, 26030), (60000, 59998), (10000, 500), (7, 1)])
+def test_no_place_comes_twice(size: int, count: int) -> None:
+    places = spread_over(size, count)
+    assert len(places.unique()) == count
+    assert 0 <= int(places.min()) <= int(places.max()) == (size - 1 if count > 1 else 0)
+
+
 def test_places_are_spread_over_a_split() -> None:
     assert spread_over(3, 8).tolist() == [0, 1, 2]
     places = spread_over(1000, 5).tolist()

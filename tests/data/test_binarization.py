@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.data.base import Binarization, Dataset, Split
-from metvae_cli.data.binarization import binarized_dataset, require_binarization
+from metvae_cli.data.binarization import binarized_dataset, require_binarization, settled
 from metvae_cli.data.grey_levels import as_float
 
 LEVELS = torch.tensor([0, 127, 128, 255], dtype=torch.uint8)
@@ -68,6 +68,18 @@ def test_draws_depend_on_the_seed_alone_and_are_shared_by_dynamic_and_static() -
     assert torch.equal(static.valid.values, dynamic.valid.values)
     assert torch.equal(static.test.values, dynamic.test.values)
     assert not torch.equal(static.valid.values, make_dataset("static", seed=1).valid.values)
+
+
+def test_settled_training_data_are_as_held_out_data_are() -> None:
+    grey = torch.randint(0, 256, (200, 3, 3), dtype=torch.uint8)
+    parts = (Split(grey), Split(grey[:2]), Split(grey[:2]))
+    drawn = settled(binarized_dataset("x", *parts, "dynamic", seed=0))
+    assert set(drawn.values.unique().tolist()) == {0, 255}
+    assert abs(drawn.values.double().mean() - grey.double().mean()) < 10
+    noisy = settled(binarized_dataset("x", *parts, "none", seed=0, dequantize=True))
+    assert torch.equal((noisy.values * 256).floor(), grey.float())
+    assert ((noisy.values * 256) % 1 > 0).any()
+    assert settled(binarized_dataset("x", *parts, "threshold", seed=0)).values.unique().tolist() == [0, 255]
 
 
 def test_splits_with_the_same_grey_values_get_different_draws() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from metvae_cli.errors import ConfigError
 from metvae_cli.tracking import run_directory
-from metvae_cli.tracking.run_directory import RunDirectory, git_state, read_status, write_json
+from metvae_cli.tracking.run_directory import RunDirectory, git_state, read_status, stop_file, write_json
 
 HOLD = """\
 import sys
@@ -58,6 +58,15 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     with RunDirectory(tmp_path):
         assert (tmp_path / ".lock").read_text().split()[:2] == [socket.gethostname(), str(os.getpid())]
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_sweep_that_is_over_asks_no_job_to_stop(tmp_path: Path) -> None:
+    job = tmp_path / "0"
+    (tmp_path / "sweep.json").write_text("{}")
+    (tmp_path / ".stop").write_text("2")
+    assert stop_file(job) is None
+    (tmp_path / ".lock").write_text(f"{socket.gethostname()} {os.getppid()}")
+    assert stop_file(job) == tmp_path / ".stop"
 
 
 def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
