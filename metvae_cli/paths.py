@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metvae_cli.errors import ConfigError
 
+MADE = "METVAE_MADE"  # in the environment: a directory that the user named and that was not there at the start
 STUDY_FILE = "study.db"  # of a search, in the directory of its sweep
 _OF_A_SWEEP = ("multirun.yaml", "sweep.json", STUDY_FILE)
 
@@ -35,7 +36,8 @@ def discard_run(folder: Path, command: str, *, has_words: bool = False) -> None:
         command: whose log Hydra has opened there
         has_words: whether this start has written its words there
     """
-    new = os.environ.get("METVAE_STAMP", "/") in str(folder)  # named after this very start
+    stamp, made = os.environ.get("METVAE_STAMP"), os.environ.get(MADE)
+    new = bool(stamp and stamp in str(folder)) or bool(made and Path(made) == folder.resolve())
     log = folder / f"{command}.log"
     if log.is_file() and (new or has_words or not log.stat().st_size):
         log.unlink()

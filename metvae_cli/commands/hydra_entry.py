@@ -26,7 +26,7 @@ from yaml import YAMLError
 from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.commands.hydra_surroundings import arguments, environment, job_forgotten
 from metvae_cli.errors import ConfigError
-from metvae_cli.paths import config_dir
+from metvae_cli.paths import MADE, config_dir
 from metvae_cli.schema import did_you_mean
 
 SWEEPS = ("-m", "--multirun")
@@ -72,8 +72,10 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
     # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
     program = f"metvae {config_name}"
+    named = override_value(argv, "hydra.run.dir")
+    made = str(Path(named).resolve()) if named and not Path(named).exists() else ""
     with (
-        environment(HYDRA_FULL_ERROR="1"),
+        environment(**{"HYDRA_FULL_ERROR": "1", MADE: made}),
         arguments(program, argv),
         hydra_errors(config_name, argv),
         guarded(),
