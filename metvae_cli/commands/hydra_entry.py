@@ -70,12 +70,11 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
         whatever `entry` raises
     """
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
-    # HYDRA_FULL_ERROR lets Hydra raise what went wrong instead of printing it and leaving with status 1.
     program = f"metvae {config_name}"
-    named = override_value(argv, "hydra.run.dir")
-    made = str(Path(named).resolve()) if named and not Path(named).exists() else ""
+    place = Path(override_value(argv, "hydra.run.dir") or ".")
+    made = "" if place.exists() else str(place.resolve())
     with (
-        environment(**{"HYDRA_FULL_ERROR": "1", MADE: made}),
+        environment(**{"HYDRA_FULL_ERROR": "1", MADE: made}),  # errors are raised, not printed with status 1
         arguments(program, argv),
         hydra_errors(config_name, argv),
         guarded(),
