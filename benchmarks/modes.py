@@ -71,9 +71,9 @@ def table_of_modes(rows: Sequence[Row]) -> Iterator[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "not measured"
-    return (
-        "failed" if row["modes"] is None else f"{row['modes']}; {max(row['distance'], 0):.2f}"
-    )  # an estimate of 0 may be below
+    if row["modes"] is None:
+        return "failed"
+    return f"{row['modes']}; {max(row['distance'], 0):.2f}"  # an estimate of 0 may be below
 
 
 def main() -> int:

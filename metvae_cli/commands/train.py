@@ -123,8 +123,7 @@ def _starter(
     if settings.replicas > 1:
         from metvae_cli.commands.train_replicas import prepared
 
-        replicas = prepared(config, plugins, folder, resumes=resumes)
-        return replicas
+        return prepared(config, plugins, folder, resumes=resumes)
     content, notes = load_newest(folder / "checkpoints", run_id(folder)) if resumes else (None, [])
     several = settings.devices > 1 and rank_and_size()[1] == 1
     alone = {**config, "trainer": {**config["trainer"], "devices": 1, "device": "cpu"}}
