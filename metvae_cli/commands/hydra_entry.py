@@ -72,7 +72,7 @@ def run_with_hydra(entry: Callable[[DictConfig], Any], config_name: str, argv: S
     application = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(entry)
     program = f"metvae {config_name}"
     place = Path(override_value(argv, "hydra.run.dir") or ".")
-    made = "" if place.exists() else str(place.resolve())
+    made = "" if place.exists() else os.path.realpath(place)  # resolve() raises where links go round
     with (
         environment(**{"HYDRA_FULL_ERROR": "1", MADE: made}),  # errors are raised, not printed with status 1
         arguments(program, argv),
