@@ -82,7 +82,7 @@ def test_a_wrong_word_is_answered_without_what_runs_need(words: tuple[str, ...])
     ("words", "beside"),
     [
         ((), set()),
-        (("experiment=digits_lmcvae", "sampler=hmc"), set()),
+        pytest.param(("experiment=digits_lmcvae", "sampler=hmc"), set(), marks=pytest.mark.slow),
         # What a module of the user's imports is seen, and so would be what metvae imports.
         (("plugins=[statistics_of_mine]",), {"scipy"}),
     ],

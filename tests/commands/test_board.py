@@ -196,6 +196,7 @@ def test_a_run_that_failed_has_a_row(here: Path) -> None:
     assert hparams_of(here / "failed")["optimizer"] == "sgd"
 
 
+@pytest.mark.slow
 def test_inference_says_the_same_things(here: Path) -> None:
     words = ("target=two_modes", "sampler=hmc", *OFTEN)
     assert infer(*words, "hydra.run.dir=inferred") == 0

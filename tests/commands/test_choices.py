@@ -1,5 +1,6 @@
 """Each choice of each group trains, on data at hand; and every kind of data with every likelihood that it allows."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -153,9 +154,16 @@ LIKELIHOODS = {
 }
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("shape", COLOUR)
-@pytest.mark.parametrize("net", ["conv", "conv5x5", "mlp"])
+def combinations() -> list[object]:
+    """All of them, one for each shape and network not slow."""
+    every = itertools.product(enumerate(COLOUR), enumerate(LIKELIHOODS), enumerate(("conv", "conv5x5", "mlp")))
+    return [
+        pytest.param(shape, likelihood, net, marks=[] if (i + j + k) % len(LIKELIHOODS) == 0 else pytest.mark.slow)
+        for (i, shape), (j, likelihood), (k, net) in every
+    ]
+
+
+@pytest.mark.parametrize(("shape", "likelihood", "net"), combinations())
 def test_each_shape_of_image(shape: str, likelihood: str, net: str, tmp_path: Path) -> None:
     """The shapes of the published sets, with every kind of likelihood and network."""
     images = np.random.default_rng(0).integers(0, 256, (40, *COLOUR[shape])).astype(np.uint8)

@@ -108,6 +108,7 @@ def test_a_seed_that_was_never_saved_begins_on_a_resume(here: Path) -> None:
     assert [summary(here / f"both/seed_{seed}")["epochs"] for seed in (4, 5)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_may_have_several_seeds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("trainer.replicas=2", "trainer.max_epochs=1", "hydra.sweep.dir=all")
     assert (

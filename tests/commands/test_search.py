@@ -45,6 +45,7 @@ def test_each_trial_is_a_job(four: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "not started" not in table
 
 
+@pytest.mark.slow
 def test_a_search_is_made_wider_and_ends_where_a_wide_one_does(
     four: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +69,14 @@ def test_a_search_is_made_wider_and_ends_where_a_wide_one_does(
     assert len(trials(sweep)) == 4
 
 
-@pytest.mark.parametrize("killed", ["before its job", "while it ran", "before it was told"])
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param("before its job", marks=pytest.mark.slow),
+        "while it ran",
+        pytest.param("before it was told", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trial_that_was_cut_off_is_none_lost_and_none_doubled(
     killed: str, four: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +124,7 @@ def test_a_trial_that_fails_costs_no_other(here: Path, capsys: pytest.CaptureFix
     assert times(sweep).keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_a_bad_learning_rate_is_pruned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (*SMALL, SEARCH, *PRUNED, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=sweep")
     assert metvae("train", "-m", *words) == 0

@@ -13,6 +13,7 @@ from tests.searches import LR, PRUNED, SEARCH, SMALL, check_pruned, trials, trie
 LONGER = (*SMALL, SEARCH, LR, "latent_dim=range(1,4)", "trainer.max_epochs=8", "trainer.checkpoint_seconds=0.05")
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_are_pruned_too(tmp_path: Path) -> None:
     words = (*SMALL, SEARCH, *PRUNED, "hydra.sweeper.n_trials=6", "hydra/launcher=local_jobs", "hydra.sweep.dir=sweep")
     everything = command("train", "-m", *words, "hydra.launcher.n_jobs=2")

@@ -107,6 +107,7 @@ def test_a_checkpoint_moves_between_numbers_of_processes(tmp_path: Path, alone: 
     assert len(json.loads((tmp_path / "run" / "manifest.json").read_text())["starts"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_signal_saves_the_run_which_one_process_completes(
     tmp_path: Path, alone: Path, number: signal.Signals
@@ -178,7 +179,8 @@ def test_ctrl_c_reaches_every_process_once(tmp_path: Path) -> None:
     assert "second signal" not in json.loads((tmp_path / "run" / "status.json").read_text())["reason"]
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0])
 def test_a_killed_process_ends_the_run_with_its_reason(tmp_path: Path, victim: int) -> None:
     process = start(tmp_path, "train", *TWO, "trainer.max_epochs=2000", "hydra.run.dir=run")
     wait_for_epoch(tmp_path / "run", 2)

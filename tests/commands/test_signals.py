@@ -34,7 +34,7 @@ def resume(folder: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_the_run_which_a_resume_completes(
     tmp_path: Path, straight: Path, number: signal.Signals
 ) -> None:
@@ -73,6 +73,7 @@ def kill_and_resume(here: Path, straight: Path, seed: int) -> None:
     assert_same_end(folder, straight)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed_by_a_resume(tmp_path: Path, straight: Path) -> None:
     kill_and_resume(tmp_path, straight, seed=0)
 

@@ -184,6 +184,7 @@ def test_a_file_says_nothing_of_sweeps(node: dict[str, object]) -> None:
         call(Spine, {"seed": 0, "latent_dim": 2, "sweep": node}, "")
 
 
+@pytest.mark.slow
 def test_jobs_of_infer_fail_alone_and_are_skipped_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("-m", "objective=none", "sampler=hmc", "target=banana,funnel", "seed=0,-1")
     assert infer(*words, "hydra.sweep.dir=sweep") == 1

@@ -56,6 +56,7 @@ def test_weights_are_unbiased_and_their_logarithm_is_below() -> None:
     assert found.mean() < -5 * found.std() / math.sqrt(len(x))
 
 
+@pytest.mark.slow
 def test_tuning_on_the_run_itself_would_spoil_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge above rejects step sizes that were tuned on the very noise they are used with."""
     model, x = LinearGaussian(), data(2)[1:].expand(2000, 3)
@@ -95,7 +96,7 @@ def test_the_gap_closes_with_temperatures() -> None:
     assert gaps[0] > 1.8 * gaps[1] > 1.8**2 * gaps[2]
 
 
-@pytest.mark.parametrize("exact_start", [True, False])
+@pytest.mark.parametrize("exact_start", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_backward_weights_are_unbiased_for_the_inverse(exact_start: bool) -> None:
     """E[w] = 1 / p(x) over draws z of the posterior of one x; and not over others, which the judge rejects.
 
@@ -120,7 +121,7 @@ def test_simulated_data_have_the_law_of_the_model() -> None:
     assert torch.allclose(torch.cov(z_error.T), model.posterior(simulated.x[:1]).covariance_matrix[0], atol=0.05)
 
 
-@pytest.mark.parametrize("chunk", [1, 30, 10_000])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 30, 10_000])
 def test_neither_the_chunk_nor_the_company_changes_a_number(chunk: int) -> None:
     model, x = frozen(LinearGaussian()), data(6)
     expected = annealed_importance_sampling(model, numbered(x), settings(20, 10))

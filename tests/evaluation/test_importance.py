@@ -42,6 +42,7 @@ def test_seed_repeat_and_purpose_name_the_draws() -> None:
     assert importance_sampling(model, numbered(x), 10, purpose="kl").mean == found[-1]
 
 
+@pytest.mark.slow
 def test_it_rises_with_samples_and_stays_below() -> None:
     """Paired over 1000 copies of a datum, each with random numbers of its own."""
     model, x = LinearGaussian(shift=0.5, widen=1.5), data(1).expand(1000, 3)

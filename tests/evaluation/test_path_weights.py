@@ -73,7 +73,12 @@ METHODS: dict[str, tuple[Callable[[], list[Proposal]], AcceptanceName, ScheduleN
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("flow", "metvae_stopped")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_the_estimate_is_right(name: str) -> None:
     make, acceptance, schedule, decisions, bookkeeping = METHODS[name]
     found = estimate(sampler_of(make(), acceptance, schedule, decisions), bookkeeping)
@@ -81,6 +86,7 @@ def test_the_estimate_is_right(name: str) -> None:
     assert largest_score(found) < 5
 
 
+@pytest.mark.slow
 def test_paths_of_metropolis_decisions_fall_short_unless_they_are_looked_back_on_exactly() -> None:
     exact = LinearGaussian().log_evidence(data(30))
     sampler = sampler_of(hmc(), "metropolis", "constant")
@@ -92,6 +98,7 @@ def test_the_judge_rejects_a_flow_without_its_jacobian() -> None:
     assert largest_score(estimate(sampler_of(flows(NoJacobian, 0.6), "none", "constant"), "reversal")) > 10
 
 
+@pytest.mark.slow
 def test_the_judge_rejects_momenta_that_nothing_pays_for() -> None:
     silent: list[Proposal] = [NoKineticTerm(StepSize(0.6)) for _ in range(2)]
     assert largest_score(estimate(sampler_of(silent, "none", "constant"), "reversal")) > 10

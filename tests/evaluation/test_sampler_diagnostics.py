@@ -133,7 +133,10 @@ def test_the_reference_is_the_posterior() -> None:
         assert torch.allclose(torch.cov(reference.draws[:, datum].T), exact.covariance_matrix[datum], atol=0.03)
 
 
-@pytest.mark.parametrize(("shift", "widen"), [(0.0, 1.0), (0.6, 1.0), (0.0, 0.5)])
+@pytest.mark.parametrize(
+    ("shift", "widen"),
+    [pytest.param(0.0, 1.0, marks=pytest.mark.slow), (0.6, 1.0), pytest.param(0.0, 0.5, marks=pytest.mark.slow)],
+)
 def test_divergences_are_those_of_gaussians(shift: float, widen: float) -> None:
     """Of q_0; and steps of a right kernel leave less of them."""
     torch.manual_seed(0)

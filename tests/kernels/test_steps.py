@@ -105,7 +105,7 @@ def test_every_learned_parameter_gets_a_gradient(case: Case, rule: AcceptanceNam
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("target", [0.4, 0.8])
+@pytest.mark.parametrize("target", [pytest.param(0.4, marks=pytest.mark.slow), 0.8])
 @pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
 def test_adaptation_reaches_its_target(case: Case, target: float, rule: AcceptanceName) -> None:
     """Whatever the rule, the target is the acceptance of a Metropolis test; a rate of 0.8 is beyond Barker's own."""

@@ -123,6 +123,7 @@ def compare(folder: Path, size: int, *words: str) -> float:
     return largest_difference(outcome(folder / "one", 1, *words), outcome(folder / "several", size, *words))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert compare(tmp_path, 2, "sampler.step_size_rule=dual_averaging", "sampler.acceptance=metropolis") < 1e-6
 

@@ -109,6 +109,7 @@ def test_an_iteration_puts_modules_into_training_that_something_put_out_of_it(tm
 PRINT_PEAK = "from metvae_cli.training.metrics import peak_resident_mb; print(peak_resident_mb(*{arguments}))"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells it there")
 def test_peak_memory_is_not_that_of_the_parent(tmp_path: Path) -> None:
     """A parent that fills 900 MB starts a child; the system call, read where nothing else tells, gives the parent's."""

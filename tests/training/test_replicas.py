@@ -28,11 +28,11 @@ QUICK = {
     "iwae": ("sampler=none", "objective=iwae", "objective.gradient=stl"),
     "metvae": ("objective=metvae", "sampler=hmc_partial", "sampler.reverse=learned", "sampler.learn_persistence=true"),
     "lmcvae": LMCVAE,
-    "flow": ("objective=metvae", "sampler=flow", "sampler.direction=lifted", "sampler.hidden=[8]"),
-    "vcd": ("experiment=digits_vcd",),
     "lmcvae again": (*LMCVAE, AGAIN, SHORT),
 }
 SLOW = {
+    "vcd": ("experiment=digits_vcd",),
+    "flow": ("objective=metvae", "sampler=flow", "sampler.direction=lifted", "sampler.hidden=[8]"),
     "hoffman": ("experiment=digits_hoffman",),
     "amcvae": ("experiment=digits_amcvae",),
     "uha": ("experiment=digits_uha",),

@@ -53,9 +53,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     "stops",
     [
-        [("iteration", 1)],
+        pytest.param([("iteration", 1)], marks=pytest.mark.slow),
         [("iteration", 7)],
-        [("iteration", BATCHES)],
+        pytest.param([("iteration", BATCHES)], marks=pytest.mark.slow),
         [("validation", 2 * BATCHES)],
         [("iteration", 3), ("iteration", 6), ("validation", 3 * BATCHES)],
     ],
