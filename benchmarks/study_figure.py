@@ -68,21 +68,24 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tupl
 
 
 def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
-    """A mark for each seed of each row; settings of a grid are told apart by their marks."""
-    for place, row in enumerate(reversed(study.rows)):
-        for setting, mark in zip(study.settings, cycle(_MARKS), strict=False):
+    """A mark for each seed of each row that was measured; settings of a grid are told apart by their marks."""
+    measured = {unit_of(one).row for one in records}
+    rows = [(index, row) for index, row in enumerate(study.rows) if row in measured][::-1]
+    for setting, mark in zip(study.settings, cycle(_MARKS), strict=False):
+        label = setting  # on the first marks of a setting
+        for place, (index, row) in enumerate(rows):
             found = [likelihood(one) for one in records if unit_of(one)[:2] == (setting, row)]
-            values = [best[0] for best in found if best]
-            color = _color(len(study.rows) - 1 - place)
-            label = setting if setting and not place else None
-            axis.plot(values, [place] * len(values), mark, color=color, alpha=0.7, label=label)
-    axis.set_yticks(range(len(study.rows)), [*reversed(study.rows)])
-    for place, label in enumerate(axis.get_yticklabels()):  # the legend of the curves beside it
-        label.set_color(_color(len(study.rows) - 1 - place))
+            if values := [best[0] for best in found if best]:
+                axis.plot(values, [place] * len(values), mark, color=_color(index), alpha=0.7, label=label or None)
+                label = ""
+    axis.set_yticks(range(len(rows)), [f"{row} (dashed)" if _dashes(index) != "-" else row for index, row in rows])
+    for text, (index, _) in zip(axis.get_yticklabels(), rows, strict=True):  # the legend of the curves beside it
+        text.set_color(_color(index))
     axis.set(xlabel="test log-likelihood (nats), a mark for each seed")
+    axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="x", alpha=0.3)
     if study.grid:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 
 def _grid(study: Study, records: Sequence[Record]) -> Figure:
