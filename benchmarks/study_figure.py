@@ -81,7 +81,7 @@ def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
     axis.set_yticks(range(len(rows)), [f"{row} (dashed)" if _dashes(index) != "-" else row for index, row in rows])
     for text, (index, _) in zip(axis.get_yticklabels(), rows, strict=True):  # the legend of the curves beside it
         text.set_color(_color(index))
-    axis.set(xlabel="test log-likelihood (nats), a mark for each seed")
+    axis.set(xlabel="test log-likelihood (nats)")
     axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="x", alpha=0.3)
     if study.grid:
