@@ -208,6 +208,7 @@ def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any],
         load_study("wrong")
 
 
+@pytest.mark.slow
 def test_a_failing_run_leaves_the_others_to_go_on(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

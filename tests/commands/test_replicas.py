@@ -72,6 +72,7 @@ def test_each_seed_leaves_what_its_own_run_leaves(here: Path, capsys: pytest.Cap
     )
 
 
+@pytest.mark.slow
 def test_what_is_left_is_compared_evaluated_and_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*TWO, "trainer.max_epochs=1", "hydra.run.dir=both") == 0
     capsys.readouterr()

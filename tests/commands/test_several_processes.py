@@ -266,9 +266,15 @@ def test_each_job_of_a_sweep_has_processes_of_its_own(tmp_path: Path, alone: Pat
     ("words", "expected"),
     [
         (("train", "trainer.devices=2", "trainer.num_nodes=2"), "trainer.num_nodes=2"),
-        (("train", "trainer.devices=0"), "trainer.devices=0: must be positive"),
-        (("train", "trainer.strategy=fsdp"), "trainer.strategy=fsdp: expected one of ddp"),
-        (("train", "trainer.precision=bf16"), "trainer.precision=bf16: expected one of 32-true, bf16-mixed"),
+        pytest.param(("train", "trainer.devices=0"), "trainer.devices=0: must be positive", marks=pytest.mark.slow),
+        pytest.param(
+            ("train", "trainer.strategy=fsdp"), "trainer.strategy=fsdp: expected one of ddp", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("train", "trainer.precision=bf16"),
+            "trainer.precision=bf16: expected one of 32-true, bf16-mixed",
+            marks=pytest.mark.slow,
+        ),
         (("infer", "trainer.devices=2"), "trainer.devices=2: a density has no batch to share out"),
     ],
 )

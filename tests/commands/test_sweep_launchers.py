@@ -80,6 +80,7 @@ def sweep_in_a_process(here: Path, *words: str, threads: str = "1") -> "subproce
     return subprocess.run(everything, cwd=here, env=many, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_share_the_machine_and_the_terminal(tmp_path: Path) -> None:
     words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "encoder.hidden=[512,512]", "optimizer.lr=1e-3,-1")
     result = sweep_in_a_process(tmp_path, *words, threads="64")

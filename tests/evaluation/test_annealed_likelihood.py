@@ -87,6 +87,7 @@ def test_both_bounds_hold_the_likelihood_between_them() -> None:
     assert gap.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_gap_closes_with_temperatures() -> None:
     model = frozen(LinearGaussian())
     simulated, gaps = simulate(model, 50, seed=2), []
@@ -96,7 +97,8 @@ def test_the_gap_closes_with_temperatures() -> None:
     assert gaps[0] > 1.8 * gaps[1] > 1.8**2 * gaps[2]
 
 
-@pytest.mark.parametrize("exact_start", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("exact_start", [True, False])
 def test_backward_weights_are_unbiased_for_the_inverse(exact_start: bool) -> None:
     """E[w] = 1 / p(x) over draws z of the posterior of one x; and not over others, which the judge rejects.
 
@@ -138,6 +140,7 @@ def test_it_repeats_and_leaves_the_random_state() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_progress_rises_to_the_number_of_data() -> None:
     seen: list[float] = []
     annealed_importance_sampling(

@@ -73,11 +73,8 @@ METHODS: dict[str, tuple[Callable[[], list[Proposal]], AcceptanceName, ScheduleN
 }
 
 
-QUICK = ("flow", "metvae_stopped")
-
-
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+    "name", [name if name == "flow" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
 def test_the_estimate_is_right(name: str) -> None:
     make, acceptance, schedule, decisions, bookkeeping = METHODS[name]

@@ -41,6 +41,7 @@ def hmc(step_size: float, steps: int = 2, acceptance: Acceptance = Acceptance.ME
     return Sampler(kernels, Constant(steps), latent_dim=2)
 
 
+@pytest.mark.slow
 def test_a_good_chain_is_not_stuck_and_one_with_a_huge_step_is() -> None:
     torch.manual_seed(0)
     model, x = LinearGaussian(), data(6)

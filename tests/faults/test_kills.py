@@ -163,6 +163,7 @@ def test_the_right_resume_is_let_pass(
 # Before the first checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "death",
     [

@@ -152,10 +152,10 @@ def test_no_bound_lies_above_the_log_normalizer(target: str, words: str) -> None
     ("words", "unbiased"),
     [
         ("sampler.acceptance=barker", True),
-        ("sampler.acceptance=metropolis sampler.reverse=exact", True),
+        pytest.param("sampler.acceptance=metropolis sampler.reverse=exact", True, marks=pytest.mark.slow),
         ("sampler.acceptance=metropolis", False),
         ("sampler.decisions=enumerated", False),
-        ("sampler.decisions=enumerated objective.functional=log_mean_exp", True),
+        pytest.param("sampler.decisions=enumerated objective.functional=log_mean_exp", True, marks=pytest.mark.slow),
     ],
 )
 def test_weights_that_fall_short_of_z_are_called_so(words: str, unbiased: bool) -> None:

@@ -198,6 +198,7 @@ def test_the_median_pruner_stops_what_is_behind(tmp_path: Path, after: int) -> N
     assert trials_of(tmp_path)[3].intermediate_values == dict.fromkeys(range(1, after + 1), -9.0)
 
 
+@pytest.mark.slow
 def test_hyperband_stops_some_and_none_stops_none(folders: Callable[[], Path]) -> None:
     curves = [[-float(trial)] * 9 for trial in range(8)]
     hyperband, none = folders(), folders()
