@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.figure_plan import load_figures
+from benchmarks.overview import load_overview, write_overview
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
 from benchmarks.study_records import RECORDS, Record, by_difference, likelihood, records_of, unit_of
@@ -219,7 +220,7 @@ def page() -> str:
     """The whole page."""
     studies = [section(load_study(name)) for name in names()]
     figures = [figure.section(RECORDS) for figure in load_figures()]
-    return "\n".join([HEAD, *studies, FIGURES_HEAD, *figures]).rstrip() + "\n"
+    return "\n".join([HEAD, load_overview().section(), *studies, FIGURES_HEAD, *figures]).rstrip() + "\n"
 
 
 def write_page() -> None:
@@ -227,4 +228,5 @@ def write_page() -> None:
     for study in map(load_study, names()):
         if records := records_of(study):
             write_figure(study, records, RECORDS / f"{study.name}.png")
+    write_overview(RECORDS / "overview.png")
     PAGE.write_text(page(), encoding="utf-8")
