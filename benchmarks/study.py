@@ -40,7 +40,7 @@ def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> I
             yield "train", [f"resume={folder}"]
         else:
             yield "train", [*study.words(unit), f"seed={unit.seed}", f"hydra.run.dir={folder}"]
-    if not trained or not (evaluation / "evaluation.json").is_file():  # an earlier one is of earlier weights
+    if not trained or read_status(evaluation).get("status") != "finished":  # an earlier one is of earlier weights
         yield "evaluate", [f"run={folder}", *study.evaluate, f"hydra.run.dir={evaluation}"]
 
 

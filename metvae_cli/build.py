@@ -32,12 +32,11 @@ from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
 from metvae_cli.objectives.weights import WeightObjective, draws_decisions
 from metvae_cli.paths import config_dir
-from metvae_cli.plain_config import plain
-from metvae_cli.plain_yaml import plain_yaml
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
 from metvae_cli.samplers.chain import Sampler
 from metvae_cli.schema import Spine, call, did_you_mean, key_name
-from metvae_cli.tracking.run_directory import read_manifest, run_id
+from metvae_cli.stored_config import data_of, stored_config
+from metvae_cli.tracking.run_directory import run_id
 from metvae_cli.training.checkpoint import load_checkpoint, require_finite
 from metvae_cli.training.device import prepare_device, seed_everything, set_threads
 from metvae_cli.training.fabric import join_processes
@@ -286,34 +285,3 @@ def load_run(
     objective, place = build_objective(config, plugins, sampler), prepare_device(device, threads, "")
     model, sampler = model.to(place).eval(), sampler.to(place).eval()
     return LoadedRun(model, sampler, objective, dataset.to(place), config, place, iteration)
-
-
-def stored_config(folder: Path, key: str = "run") -> dict[str, Any]:
-    """The configuration that the run in `folder` was started with. key: what the user set to `folder`."""
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{key}={folder}: no run is there (.hydra/config.yaml is missing)")
-    try:
-        loaded = cast(DictConfig, OmegaConf.load(plain_yaml(path)))
-    except Exception as error:
-        raise ConfigError(f"{key}={folder}: {path.name} cannot be read ({str(error).splitlines()[0]})") from None
-    config = plain(loaded)
-    _find_from_where_it_ran(config, read_manifest(folder).get("directory"))
-    return config
-
-
-def _find_from_where_it_ran(config: Mapping[str, Any], directory: object) -> None:
-    """Relative places of data are those of the directory where the run was started."""
-    dataset = config.get("dataset")
-    for key in ("path", "root"):
-        place = dataset.get(key) if isinstance(dataset, dict) else None
-        if isinstance(place, str) and isinstance(directory, str) and not Path(place).expanduser().exists():
-            there = Path(directory, place)
-            if there.exists():
-                cast(dict[str, Any], dataset)[key] = str(there)
-
-
-def data_of(folder: Path) -> dict[str, Any]:
-    """What the manifest of a run says of its data: fingerprint and event_shape; empty if it says nothing."""
-    found = read_manifest(folder).get("data")
-    return found if isinstance(found, dict) and {"fingerprint", "event_shape"} <= found.keys() else {}

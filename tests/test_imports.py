@@ -21,8 +21,7 @@ BELOW: dict[str, set[str]] = {
         "gate",
         "schema",
         "paths",
-        "plain_config",
-        "plain_yaml",
+        "stored_config",
         "data",
         "models",
         "training",
@@ -34,6 +33,7 @@ BELOW: dict[str, set[str]] = {
     "gate": set(),
     "schema": set(),
     "paths": set(),
+    "stored_config": {"plain_config", "plain_yaml", "tracking"},
     "plain_config": set(),
     "plain_yaml": set(),
     "tracking": set(),
@@ -56,7 +56,7 @@ FOR_EVERYONE = {"errors", "torchvision_import"}
 # Third parties that only some parts may import: everything else lives without them.
 ONLY_IN: dict[str, set[str]] = {
     "hydra": {"build", "schema", "paths", "commands"},
-    "omegaconf": {"build", "plain_config", "schema", "paths", "commands"},
+    "omegaconf": {"build", "stored_config", "plain_config", "schema", "paths", "commands"},
     "optuna": {"search"},
     "torchvision": {"torchvision_import"},
 }

@@ -75,7 +75,7 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
         folder / "evaluate.log",
         lambda directory: directory.write_manifest(config, str(run.device), data),
         lambda interruption: _run(run, request, split, folder, interruption),
-        f"evaluation.json holds what was done by then: {folder}",
+        f"evaluation.json, if one part had ended, holds what was done by then: {folder}",
     )
     print_evaluation(rows, results["warnings"], folder)
     return _headline(results["estimators"])

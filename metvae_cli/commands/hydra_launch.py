@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from metvae_cli.commands.hydra_entry import hydra_errors
+from metvae_cli.commands.hydra_errors import hydra_errors
 from metvae_cli.commands.hydra_gate import guarded
 from metvae_cli.commands.hydra_surroundings import job_forgotten
 from metvae_cli.paths import config_dir

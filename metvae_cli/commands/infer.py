@@ -64,9 +64,9 @@ def task(config: DictConfig) -> float:
 
 def resume(folder: Path, overrides: Sequence[str]) -> float:
     """Go on with the run in `folder`; limits and intervals, and what is measured at the end, may be changed."""
-    from metvae_cli.build import stored_config
     from metvae_cli.build_inference import build_inference
     from metvae_cli.commands.infer_run import infer, refuse_other_checkpoint
+    from metvae_cli.stored_config import stored_config
     from metvae_cli.tracking.run_directory import run_id
     from metvae_cli.training.checkpoint import load_newest
 

@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
-from metvae_cli.build import build_experiment, stored_config
+from metvae_cli.build import build_experiment
 from metvae_cli.commands.hydra_entry import plugins_in
 from metvae_cli.commands.stored_run import changed, log_to
 from metvae_cli.commands.train_run import train
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
 from metvae_cli.paths import discard_run
+from metvae_cli.stored_config import stored_config
 from metvae_cli.tracking.run_directory import read_status, run_id, write_status
 from metvae_cli.tracking.run_lock import owner_is_gone
 from metvae_cli.training.checkpoint import load_newest

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from metvae_cli.commands.hydra_entry import NOT_COMPOSED
+from metvae_cli.commands.hydra_errors import NOT_COMPOSED
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean

@@ -5,7 +5,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from metvae_cli.commands.hydra_entry import is_sweep, unwritable
+from metvae_cli.commands.hydra_entry import is_sweep
+from metvae_cli.commands.hydra_errors import unwritable
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import discard_run
 from metvae_cli.tracking.whole_file import whole

@@ -181,8 +181,9 @@ def _stored_words(command: str, folder: Path, options: list[str], words: list[st
         record: dict[str, Any] = json.loads((folder / SWEEP_RECORD).read_text())
         known = [str(word) for word in record["words"]]
     except (OSError, ValueError, KeyError, TypeError):
-        single = f"; go on with a single run by resume={folder}" if (folder / "status.json").is_file() else ""
-        raise ConfigError(f"sweep.resume={folder}: no sweep is there ({SWEEP_RECORD} is missing){single}") from None
+        single = (folder / "status.json").is_file()
+        remedy = f"go on with a single run by resume={folder}" if single else "name the directory that it printed"
+        raise ConfigError(f"sweep.resume={folder}: no sweep is there ({SWEEP_RECORD} is missing); {remedy}") from None
     again = f"metvae {command} -m {shlex.join(known)} {shlex.quote(f'sweep.resume={folder}')}"
     if record.get("command") != command:
         raise ConfigError(f"sweep.resume={folder}: is a sweep of `metvae {record.get('command')}`")

@@ -63,9 +63,9 @@ def start_or_resume(
 
 def _assist(argv: Sequence[str]) -> int:
     """Do the share of a process that torchrun or Slurm started beside the first one, which says all there is to say."""
-    from metvae_cli.build import stored_config
     from metvae_cli.commands.several_processes import assist
     from metvae_cli.plain_config import plain
+    from metvae_cli.stored_config import stored_config
 
     try:
         words = options_first(argv, "train")
@@ -172,7 +172,7 @@ _MOVED = ("dataset.path=", "dataset.root=")
 
 def resume(folder: Path, overrides: Sequence[str]) -> float:
     """Go on with the run in `folder`; only limits and intervals of the trainer may be changed."""
-    from metvae_cli.build import stored_config
+    from metvae_cli.stored_config import stored_config
 
     for word in overrides:
         if word.startswith("-") or not word.startswith(("trainer.", "plugins=", *_MOVED)):

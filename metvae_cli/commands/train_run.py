@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metvae_cli.build import Experiment, data_of
+from metvae_cli.build import Experiment
 from metvae_cli.commands.run_board import TRAINED, introduce
 from metvae_cli.commands.stored_run import go_on
 from metvae_cli.commands.supervise import supervise
@@ -23,6 +23,7 @@ from metvae_cli.errors import ConfigError, RunError
 from metvae_cli.evaluation import pictures
 from metvae_cli.evaluation.grids import is_image
 from metvae_cli.evaluation.importance import ImportanceEstimate
+from metvae_cli.stored_config import data_of
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import run_id, write_json
 from metvae_cli.tracking.tensorboard import FINAL, Board

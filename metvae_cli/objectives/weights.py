@@ -157,6 +157,8 @@ class WeightObjective:
         if self.functional_name == "log_mean_exp" and self.num_samples == 1 and sampler.decisions == "sampled":
             same = "the ELBO" if self.bookkeeping == "none" else "that of objective.functional=mean"
             found.append(f"objective.num_samples=1: the importance-weighted bound of one sample is {same}")
+            if draws_decisions(sampler):
+                found[-1] += "; stops are counted with sampler=hmc_stopped, and objective=metvae is for drawn decisions"
         if self.functional_name == "log_mean_exp" and self.gradient == "stl":
             found.append("objective.gradient=stl: biased for the importance-weighted bound; dreg is not")
         if self.functional_name != "renyi" and self.alpha != _ALPHA:

@@ -78,7 +78,7 @@ def load_checkpoint(path: Path, run: str = "") -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         kind = ConfigError if isinstance(error, PermissionError) else DamagedError
-        raise kind(f"checkpoint {path}: cannot be read ({error.strerror}); is this the directory of a run?") from None
+        raise kind(f"checkpoint {path}: cannot be read ({error.strerror}); use another of the run") from None
     payload, footer = data[:-_FOOTER_SIZE], data[-_FOOTER_SIZE:]
     found = hashlib.sha256(payload).hexdigest()
     if not footer.startswith(_FOOTER_START) or not footer.endswith(b"\n"):

@@ -67,7 +67,10 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_left_alone(tmp_path: P
     (folder / "status.json").write_text('{"status": "finished"}')
     assert left() == [measure]
     evaluation.mkdir()
-    (evaluation / "evaluation.json").touch()
+    (evaluation / "evaluation.json").touch()  # of the estimators that had ended
+    (evaluation / "status.json").write_text('{"status": "interrupted"}')
+    assert left() == [measure]
+    (evaluation / "status.json").write_text('{"status": "finished"}')
     assert left() == []
     (folder / "status.json").write_text('{"status": "interrupted"}')
     assert [command for command, _ in left()] == ["train", "evaluate"]  # that evaluation is of earlier weights

@@ -139,7 +139,7 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     # what is no override
     ("sampler", ("sampler", "key=value")),
     ("seed==1", ("seed==1", "key=value")),
-    ("=1", ("=1", "name of a choice")),
+    ("=1", ("=1", "has no key")),
     ("encoder.hidden=[1,2", ("encoder.hidden=[1,2", "key=value")),
     ("--sampler=hmc", ("--sampler=hmc", "unrecognized")),
     ("--config-name=nothing", ("nothing",)),

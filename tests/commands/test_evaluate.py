@@ -206,6 +206,20 @@ def test_a_signal_keeps_what_was_done(run: Path, here: Path, monkeypatch: pytest
     assert set(json.loads(Path("E/evaluation.json").read_text())["estimators"]) == {"importance"}
 
 
+def test_a_signal_before_anything_was_done_promises_nothing(
+    run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from metvae_cli.commands import evaluate_likelihood
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted(2)
+
+    monkeypatch.setattr(evaluate_likelihood, "importance_sampling", interrupted)
+    assert metvae("evaluate", f"run={run}", *SMALL, "hydra.run.dir=E") == 130
+    assert not Path("E/evaluation.json").exists()
+    assert "evaluation.json, if one part had ended, holds" in capsys.readouterr().out
+
+
 def test_a_failure_is_told_in_log_and_status(
     run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,7 +239,7 @@ def test_a_failure_is_told_in_log_and_status(
     ("words", "said"),
     [
         (("run=null",), "run=null"),
-        (("run=nowhere",), "no run is there"),
+        (("run=nowhere",), "no run is there (.hydra/config.yaml is missing); name the directory of one"),
         (("split=tset",), "did you mean test?"),
         (("checkpoint=best.pt",), "checkpoint=best.pt"),
         (("estimators=[importence]",), "importence"),
@@ -252,6 +266,14 @@ def test_wrong_words_give_one_line_and_leave_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not (here / "outputs").exists()
+
+
+def test_a_folder_of_runs_tells_the_latest(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("2026-02-01_run", "2026-01-31_run", "2026-03-01_evaluation"):
+        Path("runs", name, "checkpoints" if name.endswith("run") else "pictures").mkdir(parents=True)
+    assert metvae("evaluate", "run=runs") == 2
+    assert "run=runs: no run is there" in (said := capsys.readouterr().err)
+    assert said.endswith("the latest below it is runs/2026-02-01_run\n")
 
 
 def test_a_sweep_over_runs(run: Path, here: Path) -> None:

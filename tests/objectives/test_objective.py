@@ -218,7 +218,9 @@ def test_notes() -> None:
     none = Sampler([], make_schedule("constant", 0))
     assert "is the ELBO" in WeightObjective("none", "log_mean_exp", 1).validate(none)[0]
     barker = make_sampler(CASES[1], "barker", "constant")
-    assert "functional=mean" in WeightObjective("path", "log_mean_exp", 1, baseline="none").validate(barker)[0]
+    drawn = WeightObjective("path", "log_mean_exp", 1, baseline="none").validate(barker)[0]
+    assert "functional=mean" in drawn
+    assert "stops are counted with sampler=hmc_stopped" in drawn
     note = WeightObjective("path", "mean", 2).validate(make_sampler(CASES[1], "metropolis", "constant"))[0]
     assert f"{3 * math.log(2):.2f} nats" in note
     assert WeightObjective("path", "mean", 2).validate(make_sampler(CASES[1], "barker", "constant")) == []
