@@ -217,7 +217,7 @@ def test_a_signal_before_anything_was_done_promises_nothing(
     monkeypatch.setattr(evaluate_likelihood, "importance_sampling", interrupted)
     assert metvae("evaluate", f"run={run}", *SMALL, "hydra.run.dir=E") == 130
     assert not Path("E/evaluation.json").exists()
-    assert "evaluation.json, if one part had ended, holds" in capsys.readouterr().out
+    assert "evaluation.json, if one part had ended, holds" in capsys.readouterr().err
 
 
 def test_a_failure_is_told_in_log_and_status(
