@@ -182,7 +182,8 @@ def _stored_words(command: str, folder: Path, options: list[str], words: list[st
         known = [str(word) for word in record["words"]]
     except (OSError, ValueError, KeyError, TypeError):
         single = (folder / "status.json").is_file()
-        remedy = f"go on with a single run by resume={folder}" if single else "name the directory that it printed"
+        one = f"name the directory of one, like outputs/{command}/SWEEP"
+        remedy = f"go on with a single run by resume={folder}" if single else one
         raise ConfigError(f"sweep.resume={folder}: no sweep is there ({SWEEP_RECORD} is missing); {remedy}") from None
     again = f"metvae {command} -m {shlex.join(known)} {shlex.quote(f'sweep.resume={folder}')}"
     if record.get("command") != command:
