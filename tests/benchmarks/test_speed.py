@@ -47,6 +47,7 @@ def run(*words: str) -> int:
         return speed.main(["--quick", "--threads", "1", "--blocks", "1", *SET, *words])
 
 
+@pytest.mark.slow
 def test_the_quick_table_has_every_method_and_column(
     bench: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def test_records_in_the_repository_are_of_runs_that_their_study_has(name: str) -
     assert len(study_records.records_of(load_study(name))) == len(kept)
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_evaluated_kept_and_shown(home: Path) -> None:
     rows = {"VAE": ["sampler=none", "objective=elbo"]}
     content = {"title": "One run", "seeds": [3], "common": WORDS, "rows": rows, "published": {"VAE": "-1.25"}}

@@ -141,6 +141,7 @@ def test_an_interrupted_run_that_goes_on_writes_what_the_whole_one_writes(
     assert len(text_of(here / folder, "command").splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_goes_on_writes_what_the_whole_one_writes(here: Path) -> None:
     words = (*TINY, "trainer.max_epochs=3", *DRAWN, "hydra.run.dir=killed", "trainer.test_samples=300")
     process = start(here, "train", *words)

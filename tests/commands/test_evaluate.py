@@ -106,6 +106,7 @@ def test_it_is_the_number_that_training_ended_with(run: Path, here: Path) -> Non
     assert results["estimators"]["importance"]["nats"] == pytest.approx(-summary["test/nll"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_it_repeats_bitwise_and_other_seeds_differ(run: Path, here: Path) -> None:
     before = torch.get_rng_state()
     evaluate(run, "E1")
@@ -125,6 +126,7 @@ def _without_seconds(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 def test_the_chunk_and_the_other_data_change_nothing(run: Path, here: Path) -> None:
     words = ("estimators=[importance,ais]", "diagnostics=[]", "ais.num_temperatures=50")
     whole = evaluate(run, "E1", *words)
@@ -150,6 +152,7 @@ def test_other_proposals(run: Path, here: Path, proposal: str) -> None:
     assert ("retraining_bounds" in results["estimators"]["importance"]) is (proposal == "retrained")
 
 
+@pytest.mark.slow
 def test_a_plain_flow_is_its_own_proposal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Unasked, and at the end of training too; a VAE has no chain to draw from."""
     words = ("estimators=[importance]", "diagnostics=[]", "importance.repeats=1", "data=null")

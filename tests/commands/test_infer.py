@@ -105,6 +105,7 @@ def test_the_walk_of_the_textbook_is_an_experiment_and_repeatable(here: Path) ->
     assert not (a == c).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_uninterrupted_one_ends(here: Path) -> None:
     words = ("target=ring", "sampler=langevin")
     assert infer(*words, "hydra.run.dir=whole", "trainer.max_epochs=4") == 0
@@ -149,6 +150,7 @@ def test_a_sweep_leaves_a_run_for_each_combination(here: Path) -> None:
     assert all(left(job) == PLAIN for job in jobs)
 
 
+@pytest.mark.slow
 def test_several_methods_stand_side_by_side(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("experiment=infer_ring_posterior", "methods=[infer_ring_iwae,infer_ring_lmcvae]", "hydra.run.dir=run")
     assert infer(*words, "target.radius=3") == 0

@@ -201,6 +201,7 @@ def test_seeds_that_lie_apart_are_no_obstacle(here: Path) -> None:
     assert jobs("seed=0,1") == 2
 
 
+@pytest.mark.slow
 def test_a_signal_saves_all_seeds(here: Path) -> None:
     process = start(here, "train", *TINY, *TWO, "trainer.max_epochs=500", "hydra.run.dir=both")
     try:

@@ -76,6 +76,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "run"
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(tmp_path: Path, alone: Path) -> None:
     result = run(tmp_path, "train", *TWO, "trainer.max_epochs=4", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr

@@ -53,6 +53,7 @@ def test_the_hint_names_the_limit_and_resuming_says_that_nothing_is_left(capsys:
     assert "nothing left to train (stopped by max_iterations)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_hints_for_unusual_paths_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("hydra.run.dir='my dir/x=1'") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -75,6 +76,7 @@ def test_more_that_is_refused_in_one_line(word: str, capsys: pytest.CaptureFixtu
     assert line.startswith("metvae: error: ")
 
 
+@pytest.mark.slow
 def test_nobody_reading_the_table_does_not_decide_how_the_run_went() -> None:
     command = " ".join([*METVAE, "train", *SHORT, "hydra.run.dir=run"])
     root = str(Path(cli.__file__).parent.parent)

@@ -57,6 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on(here: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start(here, "train", "-m", *WORDS, "hydra.sweep.dir=sweep")
     sweep = here / "sweep"

@@ -123,7 +123,9 @@ def test_simulated_data_have_the_law_of_the_model() -> None:
     assert torch.allclose(torch.cov(z_error.T), model.posterior(simulated.x[:1]).covariance_matrix[0], atol=0.05)
 
 
-@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 30, 10_000])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(1, marks=pytest.mark.slow), 30, pytest.param(10_000, marks=pytest.mark.slow)]
+)
 def test_neither_the_chunk_nor_the_company_changes_a_number(chunk: int) -> None:
     model, x = frozen(LinearGaussian()), data(6)
     expected = annealed_importance_sampling(model, numbered(x), settings(20, 10))

@@ -91,6 +91,7 @@ def test_paths_of_metropolis_decisions_fall_short_unless_they_are_looked_back_on
     assert (estimate(sampler, "path").per_datum < exact - 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_judge_rejects_a_flow_without_its_jacobian() -> None:
     assert largest_score(estimate(sampler_of(flows(NoJacobian, 0.6), "none", "constant"), "reversal")) > 10
 

@@ -171,6 +171,7 @@ def test_a_chain_that_stops_stands_still_from_there_on() -> None:
     assert moves_again("sampled")
 
 
+@pytest.mark.slow
 def test_the_end_of_a_chain_that_stops_is_drawn_by_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its probability alone half of the chains would still be where they began."""
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.samplers.assembly import AcceptanceName, make_kernel
 from tests.kernels.cases import CASE_IDS, CASES, EVERY_CASE, AnyCase, Case
 from tests.targets import normal_log_prob
+from tests.thinned import thinned
 
 RULES: list[AcceptanceName] = ["metropolis", "barker", "none"]
 EVERY_KERNEL = [pytest.param(case, rule, id=f"{case.name}-{rule}") for case in EVERY_CASE for rule in RULES]
@@ -106,7 +107,7 @@ def test_every_learned_parameter_gets_a_gradient(case: Case, rule: AcceptanceNam
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("target", [pytest.param(0.4, marks=pytest.mark.slow), 0.8])
-@pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
+@pytest.mark.parametrize("case", thinned(CASES, 2), ids=CASE_IDS)
 def test_adaptation_reaches_its_target(case: Case, target: float, rule: AcceptanceName) -> None:
     """Whatever the rule, the target is the acceptance of a Metropolis test; a rate of 0.8 is beyond Barker's own."""
     step_size = StepSize(case.step_size * 0.5, "adapted")

@@ -27,6 +27,7 @@ from tests.objectives.imposed import (
     second,
 )
 from tests.objectives.oracle import Likelihood, Problem, ProposalName, ReverseName
+from tests.thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -146,7 +147,7 @@ def test_a_gradient_with_detached_forces_is_rejected(problem: Problem, monkeypat
     assert deviation(gradient, expected_gradient) > REJECTED
 
 
-@pytest.mark.parametrize("problem", problems((2,)), ids=name_of)
+@pytest.mark.parametrize("problem", thinned(problems((2,)), 3), ids=name_of)
 def test_the_oracle_agrees_with_finite_differences(problem: Problem) -> None:
     p = parameters(problem)
     _, gradient = exact(problem, p, functionals.mean)

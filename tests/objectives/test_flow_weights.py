@@ -16,6 +16,7 @@ from metvae_cli.samplers.assembly import AcceptanceName, ScheduleName, make_kern
 from metvae_cli.samplers.chain import Sampler
 from tests.kernels.cases import ForgottenCoin, GoesOn, NoJacobian, stir
 from tests.objectives.linear_gaussian import LinearGaussian
+from tests.thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -85,7 +86,7 @@ def standard_score(
 
 
 @pytest.mark.parametrize("method", METHODS, ids="-".join)
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", thinned(CHOICES, 2))
 def test_weights_are_unbiased_or_below(choice: str, method: tuple[Bookkeeping, AcceptanceName, ScheduleName]) -> None:
     """E[w] = p(x), but for Metropolis decisions looked back on with a uniform r, where E[w] < p(x)."""
     bookkeeping, acceptance, schedule = method

@@ -13,6 +13,7 @@ from metvae_cli.samplers.assembly import AcceptanceName, ScheduleName, make_kern
 from metvae_cli.samplers.chain import Sampler
 from tests.kernels.cases import CASES, Case
 from tests.objectives.linear_gaussian import LinearGaussian
+from tests.thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -51,7 +52,7 @@ def name_of(row: tuple[Case, str, str, str]) -> str:
     return "-".join([row[0].name, *row[1:]])
 
 
-@pytest.mark.parametrize("row", SOUND, ids=name_of)
+@pytest.mark.parametrize("row", thinned(SOUND, 2), ids=name_of)
 def test_weights_are_unbiased_or_below(row: tuple[Case, AcceptanceName, ScheduleName, Bookkeeping]) -> None:
     """E[w] = p(x), but for Metropolis decisions looked back on with a uniform r, where E[w] < p(x)."""
     case, acceptance, schedule, bookkeeping = row
@@ -98,7 +99,7 @@ METHODS: list[tuple[Bookkeeping, AcceptanceName, ScheduleName]] = [
 
 @pytest.mark.parametrize("functional", ["mean", "log_mean_exp"])
 @pytest.mark.parametrize("method", METHODS, ids="-".join)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", thinned(CASES, 2), ids=lambda case: case.name)
 def test_bounds_stay_below_the_log_likelihood(
     case: Case, method: tuple[Bookkeeping, AcceptanceName, ScheduleName], functional: FunctionalName
 ) -> None:

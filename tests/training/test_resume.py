@@ -54,7 +54,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     "stops",
     [
         pytest.param([("iteration", 1)], marks=pytest.mark.slow),
-        [("iteration", 7)],
+        pytest.param([("iteration", 7)], marks=pytest.mark.slow),
         pytest.param([("iteration", BATCHES)], marks=pytest.mark.slow),
         [("validation", 2 * BATCHES)],
         [("iteration", 3), ("iteration", 6), ("validation", 3 * BATCHES)],
