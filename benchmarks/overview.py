@@ -52,7 +52,7 @@ def load_overview() -> Overview:
 
 def gains(overview: Overview, setting: str, records: Sequence[Record]) -> Gains:
     """Likelihood of each method less the reference's (nats), for each seed that both have; of the reference 0."""
-    nats = {unit_of(one): best[0] for one in records if (best := likelihood(one)) and one["setting"] == setting}
+    nats = {unit: best[0] for one in records if (unit := unit_of(one)).setting == setting and (best := likelihood(one))}
     base = {unit.seed: value for unit, value in nats.items() if unit.row == overview.reference}
     found = {overview.reference: dict.fromkeys(base, 0.0)}
     for method, rows in overview.methods.items():

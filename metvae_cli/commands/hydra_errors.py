@@ -43,8 +43,8 @@ def hydra_errors(config_name: str, argv: Sequence[str]) -> Iterator[None]:
 def unwritable(place: str, error: OSError) -> str:
     """What to say of a place that cannot be written."""
     remedy = "free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
-    key = "" if "=" in place else " by hydra.run.dir=DIR (of a sweep: hydra.sweep.dir=DIR)"
-    return f"{place}: cannot be written ({error.strerror}); {remedy} another directory{key}"
+    key = "hydra.run.dir=DIR (of a sweep: hydra.sweep.dir=DIR)"
+    return f"{place}: cannot be written ({error.strerror}); {remedy} another directory by {key}"
 
 
 def in_one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:

@@ -28,4 +28,4 @@ def store_words(config: DictConfig, folder: Path) -> None:
     except OSError as error:
         if not is_sweep():
             discard_run(folder, HydraConfig.get().job.name, has_words=True)
-        raise ConfigError(unwritable(f"hydra.run.dir={folder}", error)) from error
+        raise ConfigError(unwritable(str(folder), error)) from error
