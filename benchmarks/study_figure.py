@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from benchmarks.study_plan import Study
 from benchmarks.study_records import Record, likelihood, unit_of
@@ -55,6 +56,10 @@ def _curves(study: Study, records: Sequence[Record]) -> Figure:
         axis.set(title=setting, xlabel=cost, ylabel="validation bound (nats)", xscale="log")
         if ends:  # what happens far below hides the rest
             axis.set_ylim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.5, max(ends) + 0.5)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, not 2 x 10^5: such labels run into each other
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.tick_params(axis="x", labelsize=8)
     _likelihoods(axes[2], study, records)
     return figure
 
@@ -69,7 +74,7 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tupl
 
 def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
     """A mark for each seed of each row that was measured; settings of a grid are told apart by their marks."""
-    measured = {unit_of(one).row for one in records}
+    measured = {unit_of(one).row for one in records if likelihood(one)}
     rows = [(index, row) for index, row in enumerate(study.rows) if row in measured][::-1]
     for setting, mark in zip(study.settings, cycle(_MARKS), strict=False):
         label = setting  # on the first marks of a setting
@@ -106,8 +111,9 @@ def _grid(study: Study, records: Sequence[Record]) -> Figure:
                 places.append(place + 0.7 * ((index + 0.5) / len(others) - 0.5))
                 means.append(statistics.fmean(gains))
                 deviations.append(statistics.stdev(gains) if len(gains) > 1 else 0.0)
-        mark = _MARKS[index % len(_MARKS)]
-        axis.errorbar(places, means, deviations, fmt=mark, capsize=3, label=row, color=_color(index))
+        if places:
+            mark = _MARKS[index % len(_MARKS)]
+            axis.errorbar(places, means, deviations, fmt=mark, capsize=3, label=row, color=_color(index))
     axis.axhline(0, color="0.5", linewidth=1)
     for place in range(1, len(study.grid)):
         axis.axvline(place - 0.5, color="0.85", linewidth=1)
