@@ -23,7 +23,7 @@ from metvae_cli.data.binarization import settled
 from metvae_cli.evaluation.estimate import Estimate
 from metvae_cli.evaluation.frozen import freeze
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import write_json
+from metvae_cli.tracking.run_directory import RunDirectory, write_json
 from metvae_cli.tracking.tensorboard import Board, flatten
 from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.device import set_threads
@@ -43,6 +43,7 @@ _SETTINGS = (
     "latent_dim",
 )
 
+_TABLES = ("per_datum.csv", "per_datum_simulated.csv")
 _LEFT_OUT = {
     "exact": "the model is not linear and has more than two latent coordinates",
     "latent": "there are too few data",
@@ -69,16 +70,28 @@ def evaluate(run: LoadedRun, request: Request, config: Mapping[str, Any], folder
     """
     split = _split(run, request)
     data = {"fingerprint": split_fingerprint(split), "event_shape": list(run.dataset.event_shape)}
+
+    def begin(directory: RunDirectory) -> None:
+        _discard_earlier(folder)  # before the new start is on record: numbers of earlier weights would pass for its own
+        directory.write_manifest(config, str(run.device), data)
+
     results, rows = supervise(
         "evaluate",
         folder,
         folder / "evaluate.log",
-        lambda directory: directory.write_manifest(config, str(run.device), data),
+        begin,
         lambda interruption: _run(run, request, split, folder, interruption),
         f"evaluation.json, if one part had ended, holds what was done by then: {folder}",
     )
     print_evaluation(rows, results["warnings"], folder)
     return _headline(results["estimators"])
+
+
+def _discard_earlier(folder: Path) -> None:
+    """Remove the results of an earlier evaluation."""
+    discard_events(folder)
+    for name in ("evaluation.json", *_TABLES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _run(
@@ -94,7 +107,6 @@ def _run(
     rows = [("data", f"{run.dataset.name}, {len(chosen)} of the {general.split} split")]
     columns: dict[str, PerDatum] = {}
     simulated: dict[str, PerDatum] = {}
-    discard_events(folder)
     with closing(Board(folder)) as board, interruption.at_once():  # every part that is done has been written
         for group, functions in (("estimators", _ESTIMATORS), ("diagnostics", _DIAGNOSTICS)):
             for name in getattr(general, group):
@@ -186,7 +198,7 @@ def _write(
     folder: Path, results: Mapping[str, Any], columns: Mapping[str, PerDatum], simulated: Mapping[str, PerDatum]
 ) -> None:
     write_json(folder / "evaluation.json", results)
-    for name, table in (("per_datum.csv", columns), ("per_datum_simulated.csv", simulated)):
+    for name, table in zip(_TABLES, (columns, simulated), strict=True):
         if table:
             _write_columns(folder / name, table)
 

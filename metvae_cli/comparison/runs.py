@@ -60,7 +60,7 @@ class Evaluation:
     Args:
         run: directory of the run, resolved
         count: of the data
-        time: of its end, ISO 8601
+        time: of its beginning, when it had read the weights, ISO 8601; empty if unknown
         metrics: numbers by name, like importance/nats; of another split or checkpoint than test and best behind that,
             like train/importance/nats
     """
@@ -218,7 +218,7 @@ def _read_evaluation(folder: Path) -> list[Evaluation]:
     content = read_object(folder / "evaluation.json", [])
     if not isinstance(content.get("run"), str):
         return []
-    start = str(read_object(folder / "manifest.json", []).get("directory", "."))
+    manifest = read_object(folder / "manifest.json", [])
     estimators, data = mapping(content, "estimators"), mapping(content, "data")
     unusual = [str(data.get("split", "test")), str(content.get("checkpoint", "best"))]
     before = "".join(f"{word}/" for word in unusual if word not in ("test", "best"))
@@ -227,16 +227,22 @@ def _read_evaluation(folder: Path) -> list[Evaluation]:
         for estimator in estimators
         for name, value in _numbers(mapping(estimators, estimator)).items()
     }
-    time = str(read_object(folder / "status.json", []).get("time", ""))
+    place = Path(str(manifest.get("directory", ".")), content["run"]).resolve()
     count = data.get("count")
-    return [Evaluation(Path(start, content["run"]).resolve(), count if isinstance(count, int) else 0, time, metrics)]
+    return [Evaluation(place, count if isinstance(count, int) else 0, _last_start(manifest), metrics)]
+
+
+def _last_start(manifest: Mapping[str, Any]) -> str:
+    starts = manifest.get("starts")
+    last = starts[-1] if isinstance(starts, list) and starts else None
+    return str(last.get("time", "")) if isinstance(last, dict) else ""
 
 
 def with_evaluations(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> tuple[list[Run], int, int]:
     """The runs with the numbers of their evaluations; how many belong to none, and how many are of earlier weights.
 
-    Of several evaluations that of the most data counts, of as many the latest. Those from before a run's last end do
-    not: it was gone on with since.
+    Of several evaluations that of the most data counts, of as many the latest. Those that began before a run's last end
+    do not: it was gone on with since.
     """
     ends = {run.folder.resolve(): run.time for run in runs}
     current = [one for one in evaluations if one.time >= ends.get(one.run, "")]

@@ -208,8 +208,12 @@ def test_a_signal_keeps_what_was_done(
     def interrupted(*_: object, **__: object) -> None:
         raise Interrupted(15)
 
+    Path("E").mkdir()
+    for name in (earlier := ("evaluation.json", "per_datum.csv", "per_datum_simulated.csv")):
+        Path("E", name).write_text("{}")
     monkeypatch.setattr(evaluate_likelihood, stopped, interrupted)
     assert metvae("evaluate", f"run={run}", *SMALL, "hydra.run.dir=E") == 143
+    assert [name for name in earlier if Path("E", name).is_file()] == list(earlier if kept else ())[:2]
     assert json.loads(Path("E/status.json").read_text())["status"] == "interrupted"
     assert "evaluation.json, if one part had ended, holds" in capsys.readouterr().err
     written = Path("E/evaluation.json")

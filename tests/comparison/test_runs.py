@@ -106,14 +106,21 @@ def test_methods_side_by_side_are_runs_of_their_own(tmp_path: Path) -> None:
     assert [run.choices for run in runs] == [{"experiment": "infer_hmc"}, {"experiment": "infer_walk"}]
 
 
+def write_start(folder: Path, run: str, *times: str) -> None:
+    """Manifest and status of an evaluation that was started at these times from two folders above its own."""
+    starts = [{"time": time} for time in times]
+    place = str(folder.parents[1])
+    write(folder / "manifest.json", {"directory": place, "config": {"run": run}, "starts": starts})
+    write(folder / "status.json", {"status": "finished", "time": "2027-01-01"})
+
+
 def test_evaluations_join_the_run_that_they_name_and_the_latest_counts(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     for name, nats, day, run in (("a", -9.0, 2, "runs/0"), ("b", -8.0, 1, "runs/0"), ("c", -7.0, 1, "gone")):
         folder = tmp_path / "evaluations" / name
         results = {"importance": {"nats": nats, "proposal": "encoder"}}
         write(folder / "evaluation.json", {"run": run, "estimators": results})
-        write(folder / "manifest.json", {"directory": str(tmp_path), "config": {"run": run}})
-        write(folder / "status.json", {"status": "finished", "time": f"2026-01-1{day}"})
+        write_start(folder, run, f"2026-01-1{day}")
     runs, evaluations = find([tmp_path])
     assert len(evaluations) == 3
     assert all(isinstance(evaluation, Evaluation) for evaluation in evaluations)
@@ -139,8 +146,7 @@ def test_evaluations_of_other_data_and_checkpoints_have_names_of_their_own_and_t
         of = {"split": split, "count": count}
         results = {"importance": {"nats": nats}}
         write(folder / "evaluation.json", {"run": "run", "checkpoint": checkpoint, "data": of, "estimators": results})
-        write(folder / "manifest.json", {"directory": str(tmp_path), "config": {"run": "run"}})
-        write(folder / "status.json", {"status": "finished", "time": f"2026-01-1{day}"})
+        write_start(folder, "run", f"2026-01-1{day}")
     found = with_evaluations(*find([tmp_path]))[0][0].metrics
     assert {name: value for name, value in found.items() if name.endswith("/nats")} == {
         "importance/nats": -9.0,
@@ -150,16 +156,16 @@ def test_evaluations_of_other_data_and_checkpoints_have_names_of_their_own_and_t
     }
 
 
-def test_evaluations_from_before_a_run_was_gone_on_with_do_not_count(tmp_path: Path) -> None:
+def test_evaluations_that_began_before_a_run_was_gone_on_with_do_not_count(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    for name, count, day in (("old", 2000, "2025-12-31"), ("new", 500, "2026-01-02")):
+    times = {"old": ["2025-12-30", "2025-12-31"], "again": ["2025-12-31", "2026-01-02"], "unknown": []}
+    for (name, starts), count in zip(times.items(), (2000, 500, 2000), strict=True):
         content = {"run": "run", "data": {"count": count}, "estimators": {"importance": {"nats": -float(count)}}}
-        write(tmp_path / name / "evaluation.json", content)
-        write(tmp_path / name / "manifest.json", {"directory": str(tmp_path), "config": {"run": "run"}})
-        write(tmp_path / name / "status.json", {"status": "finished", "time": day})
+        write(tmp_path / "evaluations" / name / "evaluation.json", content)
+        write_start(tmp_path / "evaluations" / name, "run", *starts)
     joined, lost, old = with_evaluations(*find([tmp_path]))
     assert [run.metrics["importance/nats"] for run in joined] == [-500.0]
-    assert (lost, old) == (0, 1)
+    assert (lost, old) == (0, 2)
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "interrupted"])
