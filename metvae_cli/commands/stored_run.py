@@ -50,12 +50,16 @@ def go_on(command: str, folder: Path, words: Sequence[str]) -> str:
     return f"go on with: {shlex.join(['metvae', command, f'resume={folder}', *words])}"
 
 
+def has_saved(folder: Path) -> bool:
+    """Whether a run, or that of one of its seeds, has left a checkpoint that a resume may go on from."""
+    return any([*folder.glob("checkpoints/*.pt"), *folder.glob("seed_*/checkpoints/*.pt")])
+
+
 def is_cut_off(folder: Path) -> bool:
     """Whether a run was cut off before it saved anything, so that a resume begins anew."""
-    saved = [*folder.glob("checkpoints/*.pt"), *folder.glob("seed_*/checkpoints/*.pt")]
     # A run saves before its first row and its end: without them a checkpoint is not there yet, else it was taken away.
     later = [folder / "metrics.csv", folder / "summary.json", *folder.glob("seed_*/metrics.csv")]
-    return not saved and not any(path.exists() for path in later)
+    return not has_saved(folder) and not any(path.exists() for path in later)
 
 
 def refuse_running(folder: Path) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder, words_to_repeat
 from metvae_cli.commands.orphans import job_of
+from metvae_cli.commands.stored_run import has_saved
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.commands.sweep_table import standing
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
@@ -127,8 +128,7 @@ class SweepJob:
         return value
 
     def _run(self, config: DictConfig, folder: Path) -> Any:
-        saved = [folder / "checkpoints" / "last.pt", *folder.glob("seed_*/checkpoints/last.pt")]
-        if self.resume is not None and any(path.is_file() for path in saved):
+        if self.resume is not None and has_saved(folder):
             return self.resume(folder, words_to_repeat())
         with RunDirectory(folder):  # what another process has begun since it was looked at is not an attempt to discard
             discard_attempt(folder)

@@ -100,6 +100,15 @@ def test_a_job_without_a_checkpoint_begins_anew_and_one_that_lives_is_left_alone
     assert "best validation bound" in printed.out
 
 
+def test_a_job_whose_last_checkpoint_is_gone_goes_on_from_its_best(finished: Path, here: Path) -> None:
+    shutil.copytree(finished / "sweep", here / "sweep")
+    job = here / "sweep" / "01_seed=1"
+    (job / "checkpoints" / "last.pt").unlink()
+    (job / "status.json").write_text('{"status": "interrupted", "reason": "", "time": ""}')
+    assert metvae("train", "sweep.resume=sweep") == 0
+    assert "goes on from best.pt" in (job / "train.log").read_text()
+
+
 def test_a_job_that_another_process_begins_at_the_same_time_is_left_to_it(
     finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
