@@ -1,7 +1,6 @@
 """Where things lie on disk."""
 
 import os
-import shutil
 from pathlib import Path
 
 from metvae_cli.errors import ConfigError
@@ -45,16 +44,6 @@ def discard_run(folder: Path, command: str, *, has_words: bool = False) -> None:
         for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
             (folder / ".hydra" / name).unlink(missing_ok=True)
     _remove_empty(folder)
-
-
-def discard_attempt(folder: Path) -> None:
-    """Remove what would stand in the way of a job that is run anew; its log and its manifest are added to."""
-    (folder / "status.json").unlink(missing_ok=True)
-    for events in folder.glob("events.out.tfevents.*"):
-        events.unlink()
-    (folder / "projector_config.pbtxt").unlink(missing_ok=True)
-    for method in [path.parent for path in folder.glob("*/.hydra")]:
-        shutil.rmtree(method)
 
 
 def discard_sweep(folder: Path) -> None:

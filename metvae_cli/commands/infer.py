@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from metvae_cli.commands.hydra_entry import (
     composed,
@@ -20,7 +20,7 @@ from metvae_cli.commands.hydra_entry import (
 )
 from metvae_cli.commands.stored_run import changed, is_cut_off, log_to, refuse_running
 from metvae_cli.commands.stored_words import store_words
-from metvae_cli.commands.train import built, start_or_resume
+from metvae_cli.commands.train import built, refuse_used_directory, start_or_resume
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
@@ -51,11 +51,8 @@ def task(config: DictConfig) -> float:
 
     folder = output_folder()
     if config.get("methods"):
-        methods = built(folder, _LOG, lambda: _several(config))
+        methods = built(folder, _LOG, lambda: _several(config, folder))
         store_words(config, folder)
-        for name, method in methods.items():
-            (folder / name / ".hydra").mkdir(parents=True)
-            OmegaConf.save(OmegaConf.create(dict(method.config)), folder / name / ".hydra" / "config.yaml")
         return infer_side_by_side(methods, plain(config), folder)
     run, settings = built(folder, _LOG, lambda: _build(config))
     store_words(config, folder)
@@ -112,7 +109,7 @@ def _composed(name: str, words: Sequence[str]) -> DictConfig:
     return composed("infer", [*words, f"experiment={name}"])
 
 
-def _several(config: DictConfig) -> dict[str, "Method"]:
+def _several(config: DictConfig, folder: Path) -> dict[str, "Method"]:
     """The methods of a configuration: of each its experiment, and on top of it what the command line says.
 
     Each is built once here, so that what cannot be done is refused before the first one begins.
@@ -128,6 +125,7 @@ def _several(config: DictConfig) -> dict[str, "Method"]:
         if name in found:
             raise ConfigError(f"methods=[{','.join(config['methods'])}]: {name} stands there twice")
         method = _composed(name, words)
+        refuse_used_directory(folder / name)
         if method.get("methods"):
             raise ConfigError(f"methods=[{name}]: is a list of methods itself; name its members")
         _, settings = _build(method)

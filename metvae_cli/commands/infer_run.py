@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from metvae_cli.build_inference import InferenceRun
@@ -23,9 +24,10 @@ from metvae_cli.evaluation.inference import approximate
 from metvae_cli.models.inference import Inference
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.picture_files import write_pictures
-from metvae_cli.tracking.run_directory import run_id, write_json
+from metvae_cli.tracking.run_directory import RunDirectory, run_id, write_json
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
+from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.checkpoint import refuse_gone_on
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
@@ -109,9 +111,16 @@ def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any],
                 write_pictures(folder, board, images)
         write_json(folder / "summary.json", {name: result.summary for name, result in results.items()})
 
-    device = config["trainer"]["device"]
+    def begin(directory: RunDirectory) -> None:
+        directory.write_manifest(config, config["trainer"]["device"], {})
+        for name, method in methods.items():
+            stored = folder / name / ".hydra"
+            stored.mkdir(parents=True, exist_ok=True)
+            with whole(stored / "config.yaml") as temporary:
+                OmegaConf.save(OmegaConf.create(dict(method.config)), temporary)
+
     again = "what is finished stays; start the others anew"
-    supervise("infer", folder, log_file, lambda directory: directory.write_manifest(config, device, {}), work, again)
+    supervise("infer", folder, log_file, begin, work, again)
     print_comparison({name: result.summary for name, result in results.items()}, folder)
     if failures:
         raise RunError("; ".join(failures))

@@ -2,6 +2,7 @@
 
 import logging.config
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,10 +10,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from metvae_cli.commands.hydra_errors import NOT_COMPOSED
+from metvae_cli.comparison.foreign import mapping
 from metvae_cli.errors import ConfigError
 from metvae_cli.paths import config_dir
 from metvae_cli.schema import did_you_mean
-from metvae_cli.tracking.run_directory import RunDirectory
+from metvae_cli.tracking.run_directory import RunDirectory, read_manifest
 
 
 def changed(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
@@ -60,6 +62,21 @@ def is_cut_off(folder: Path) -> bool:
     # A run saves before its first row and its end: without them a checkpoint is not there yet, else it was taken away.
     later = [folder / "metrics.csv", folder / "summary.json", *folder.glob("seed_*/metrics.csv")]
     return not has_saved(folder) and not any(path.exists() for path in later)
+
+
+def discard_attempt(folder: Path) -> None:
+    """Remove what would stand in the way of a job that is run anew; its log and its manifest are added to.
+
+    Of directories in it those of its own methods go, which its manifest names: others may be runs of the user's.
+    """
+    (folder / "status.json").unlink(missing_ok=True)
+    for events in folder.glob("events.out.tfevents.*"):
+        events.unlink()
+    (folder / "projector_config.pbtxt").unlink(missing_ok=True)
+    methods = mapping(read_manifest(folder), "config").get("methods")
+    for place in [path.parent for path in folder.glob("*/.hydra")]:
+        if isinstance(methods, list) and place.name in methods:
+            shutil.rmtree(place)
 
 
 def refuse_running(folder: Path) -> None:

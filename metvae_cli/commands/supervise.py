@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from metvae_cli.commands.failure import told
+from metvae_cli.commands.stored_run import discard_attempt
 from metvae_cli.errors import Interrupted, Pruned, RunError
-from metvae_cli.paths import discard_attempt
 from metvae_cli.tracking.run_directory import RunDirectory, read_manifest, stop_file
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.ranks import is_passed_on

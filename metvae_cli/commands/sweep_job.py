@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 import metvae_cli.commands.job_name  # noqa: F401  a launcher's process, which unpickles a job, has to know ${job_name:}
 from metvae_cli.commands.hydra_entry import named_plugins, output_folder, words_to_repeat
 from metvae_cli.commands.orphans import job_of
-from metvae_cli.commands.stored_run import has_saved
+from metvae_cli.commands.stored_run import discard_attempt, has_saved
 from metvae_cli.commands.sweep_plan import BASIC_SWEEPER
 from metvae_cli.commands.sweep_table import standing
 from metvae_cli.errors import ConfigError, Interrupted, Pruned, RunError
-from metvae_cli.paths import discard_attempt, discard_run
+from metvae_cli.paths import discard_run
 from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status, stop_file, write_json, write_status
 from metvae_cli.training.interruption import asked_to_stop, stopping_signals
 from metvae_cli.training.ranks import is_assistant

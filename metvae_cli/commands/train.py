@@ -150,7 +150,7 @@ def built(folder: Path, log_name: str, build: Callable[[], T]) -> T:
         ConfigError: cannot be done. The directory made for it is removed again; a job of a sweep leaves word in its own
         RunError: a defect; its story is in the run's own log
     """
-    _refuse_used_directory(folder)
+    refuse_used_directory(folder)
     try:
         return build()
     except ConfigError:
@@ -192,7 +192,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> float:
     return start(overrides)
 
 
-def _refuse_used_directory(folder: Path) -> None:
+def refuse_used_directory(folder: Path) -> None:
     """A run's directory stays as it is, also where an interpolation or a file of the user's names it again."""
     status = read_status(folder).get("status")
     if status:
@@ -206,4 +206,4 @@ def _refuse_named_directory(argv: Sequence[str]) -> None:
     value = override_value(argv, "hydra.run.dir")
     refuse_no_directory(value)
     if value and "${" not in value:
-        _refuse_used_directory(Path(value))
+        refuse_used_directory(Path(value))

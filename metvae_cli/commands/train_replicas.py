@@ -15,7 +15,7 @@ from metvae_cli.build import Experiment, build_experiment
 from metvae_cli.commands.replica_files import Voices, seed_folder, store_own_words
 from metvae_cli.commands.replicas_summary import print_replicas, summarized
 from metvae_cli.commands.run_board import TRAINED, introduce
-from metvae_cli.commands.stored_run import go_on
+from metvae_cli.commands.stored_run import discard_attempt, go_on
 from metvae_cli.commands.supervise import supervise
 from metvae_cli.commands.train_run import (
     announce,
@@ -28,7 +28,6 @@ from metvae_cli.commands.train_run import (
     test,
 )
 from metvae_cli.errors import ConfigError, Interrupted, RunError
-from metvae_cli.paths import discard_attempt
 from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, read_status, run_id, write_json, write_status
 from metvae_cli.tracking.tensorboard import Board

@@ -84,11 +84,12 @@ def test_training_refuses_what_is_for_infer(words: str, here: Path, capsys: pyte
 
 
 def test_an_earlier_run_is_refused_and_stays_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert infer(*WALK, "hydra.run.dir=run") == 0
+    assert infer(*WALK, "hydra.run.dir=run/infer_walk") == 0
     before = {name: (here / name).read_bytes() for name in files(here) if (here / name).is_file()}
     capsys.readouterr()
-    assert infer(*WALK, "hydra.run.dir=run") == 2
-    assert "holds a run already" in capsys.readouterr().err
+    for words in ((*WALK, "hydra.run.dir=run/infer_walk"), ("methods=[infer_walk]", "hydra.run.dir=run")):
+        assert infer(*words) == 2
+        assert "run/infer_walk: holds a run already" in capsys.readouterr().err
     assert {name: (here / name).read_bytes() for name in files(here) if (here / name).is_file()} == before
 
 
