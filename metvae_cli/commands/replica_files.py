@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from metvae_cli.tracking.console import LogFile
+from metvae_cli.tracking.whole_file import whole
 
 _OWN_KEYS = ("seed", "trainer.replicas")
 
@@ -24,14 +25,19 @@ def store_own_words(folder: Path, seed: int) -> None:
     stored.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.load(source / "config.yaml")
     config.seed, config.trainer.replicas = seed, 1
-    OmegaConf.save(config, stored / "config.yaml")
+    _save(config, stored / "config.yaml")
     if (source / "overrides.yaml").is_file():
         words = [str(word) for word in OmegaConf.load(source / "overrides.yaml")]
         own = [word for word in words if word.partition("=")[0].lstrip("+") not in _OWN_KEYS] + [f"seed={seed}"]
-        OmegaConf.save(OmegaConf.create(own), stored / "overrides.yaml")
+        _save(OmegaConf.create(own), stored / "overrides.yaml")
         hydra: Any = OmegaConf.load(source / "hydra.yaml")
         hydra.hydra.overrides.task = own
-        OmegaConf.save(hydra, stored / "hydra.yaml")
+        _save(hydra, stored / "hydra.yaml")
+
+
+def _save(content: Any, path: Path) -> None:
+    with whole(path) as temporary:
+        OmegaConf.save(content, temporary)
 
 
 class Voices:

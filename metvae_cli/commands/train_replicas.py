@@ -32,7 +32,7 @@ from metvae_cli.tracking.metrics_csv import MetricsFile
 from metvae_cli.tracking.run_directory import RunDirectory, read_status, run_id, write_json, write_status
 from metvae_cli.tracking.tensorboard import Board
 from metvae_cli.tracking.tracker import RunTracker, Silence
-from metvae_cli.training.checkpoint import load_newest
+from metvae_cli.training.checkpoint import load_newest, refuse_gone_on
 from metvae_cli.training.device import SMALL, set_threads
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.replicas import Replica, Replicas, rehearse
@@ -147,10 +147,13 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path, wor
     dataset = runs[0].experiment.learner.dataset
     data = {"fingerprint": dataset.fingerprint(), "event_shape": list(dataset.event_shape)}
     device = str(runs[0].experiment.device)
-    for run in runs:
-        if not run.is_done:  # a finished run is left as it is
-            store_own_words(folder, run.config["seed"])
     failures: dict[int, str] = {}
+
+    def begin(directory: RunDirectory) -> None:
+        directory.write_manifest(config, device, data)
+        for run in runs:
+            if not run.is_done:  # a finished run is left as it is
+                store_own_words(folder, run.config["seed"])
 
     def work(interruption: Interruption) -> dict[int, dict[str, Any]]:
         found, failed = _work(runs, folder, data, interruption)
@@ -161,20 +164,30 @@ def _train(runs: Sequence[SeedRun], config: Mapping[str, Any], folder: Path, wor
         return found
 
     try:
-        found = supervise(
-            "train",
-            folder,
-            folder / "train.log",
-            lambda directory: directory.write_manifest(config, device, data),
-            work,
-            go_on("train", folder, words),
-        )
+        with ExitStack() as claims:
+            found = supervise(
+                "train",
+                folder,
+                folder / "train.log",
+                begin,
+                work,
+                go_on("train", folder, words),
+                look_again=lambda: _claim(runs, claims),
+            )
     except RunError:
         if not failures:
             raise
         raise RunError(f"{_said_once(failures)} (the whole story: train.log of that seed in {folder})") from None
     print_replicas(found, folder, config)
     return summarized(found)["val/bound"]
+
+
+def _claim(runs: Sequence[SeedRun], claims: ExitStack) -> None:
+    """Claim the directories of all runs with something left to do. Raises ConfigError as `refuse_gone_on` too."""
+    for run in runs:
+        if not run.is_done:
+            claims.enter_context(RunDirectory(run.folder))
+        refuse_gone_on(run.folder, run.content)
 
 
 def _said_once(failures: Mapping[int, str]) -> str:
@@ -239,10 +252,11 @@ def _opened(
     *,
     bar: bool,
 ) -> Iterator[_Open]:
-    """The directory and the files of a run, with its trainer where it began or stopped."""
+    """The files of a run whose directory is ours, with its trainer where it began or stopped."""
     experiment, folder, content = run.experiment, run.folder, run.content
     state = content["state"] if content else {}
-    with RunDirectory(folder) as directory, _status_kept(directory):
+    directory = RunDirectory(folder)
+    with _status_kept(directory):
         if content is None:  # of an earlier attempt, which was cut off before its first checkpoint
             discard_attempt(folder)
         directory.write_manifest(run.config, str(experiment.device), data)

@@ -1,7 +1,6 @@
 """Two runs that want one directory: one gets it, the other is told who has it, and a dead owner is no hindrance."""
 
 import errno
-import json
 import os
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from metvae_cli.tracking import run_lock
 from metvae_cli.tracking.run_directory import RunDirectory
 from metvae_cli.tracking.run_lock import claim, owner_is_gone, release
+from tests.endings import status
 from tests.runs import TINY, environment, files, metvae, train
 
 # Claims the directory of each line at the instant that it names, says whether it got it, and holds it to the next line.
@@ -202,23 +202,34 @@ def test_a_resume_of_a_run_that_is_running_is_refused(
     assert metvae("train", "resume=run", "trainer.max_epochs=2") == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "gone_on"), [((), "run"), (("trainer.replicas=2",), "run"), (("trainer.replicas=2",), "run/seed_1")]
+)
 def test_a_resume_that_claims_late_leaves_what_another_has_done_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    gone_on: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert metvae("train", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run") == 0
+    assert metvae("train", *TINY, "trainer.max_epochs=2", *words, "hydra.run.dir=run") == 0
     claim, done = RunDirectory.__enter__, []
+
+    def left() -> dict[Path, bytes]:
+        found = [path for path in (tmp_path / gone_on).rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in found if path.name not in (".lock", "train.log")}
 
     def late(directory: RunDirectory) -> RunDirectory:
         if not done:
             done.append(0)
-            assert metvae("train", "resume=run", "trainer.max_epochs=3") == 0
-            done.append((tmp_path / "run" / "metrics.csv").read_bytes())
+            assert metvae("train", f"resume={gone_on}", "trainer.max_epochs=3") == 0
+            done.append(left())
         return claim(directory)
 
     monkeypatch.setattr(RunDirectory, "__enter__", late)
     capsys.readouterr()
     assert metvae("train", "resume=run", "trainer.max_epochs=4") == 2
     assert "another process has gone on with it" in capsys.readouterr().err.splitlines()[-1]
-    assert (tmp_path / "run" / "metrics.csv").read_bytes() == done[1]
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "finished"
+    assert left() == done[1]
+    assert status(tmp_path / gone_on) == "finished"
