@@ -5,6 +5,7 @@ What is left in `seed_S` is what `metvae train seed=S` leaves: it can be evaluat
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
@@ -204,7 +205,7 @@ def _work(
     """Train and measure; returns what summary.json of each seed holds, and why seeds failed."""
     for note in runs[0].experiment.notes:
         log.warning("note: %s", note)
-    found = {run.config["seed"]: json.loads((run.folder / "summary.json").read_text()) for run in runs if run.is_done}
+    found = {run.config["seed"]: _read_summary(run.folder) for run in runs if run.is_done}
     left = [run for run in runs if not run.is_done]
     failures: dict[int, str] = {}
     with ExitStack() as stack:
@@ -231,6 +232,12 @@ def _work(
         if stop is not None:
             raise stop
     return dict(sorted(found.items())), failures
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """What summary.json of a seed holds; null stands for what was no finite number."""
+    content = json.loads((folder / "summary.json").read_text())
+    return {name: math.nan if value is None else value for name, value in content.items()}
 
 
 def _measured(entry: _Open, reason: str) -> dict[str, Any]:

@@ -93,9 +93,6 @@ def test_what_is_left_is_compared_evaluated_and_gone_on_with(here: Path, capsys:
     assert [summary(here / f"both/seed_{seed}")["epochs"] for seed in (4, 5)] == [3, 3]
     assert train("sampler.num_steps=1", "seed=5", "trainer.max_epochs=3", "hydra.run.dir=own") == 0
     assert summary(here / "both/seed_5")["val/bound"] == pytest.approx(summary(here / "own")["val/bound"], rel=1e-4)
-    times = [json.loads((here / f"both/seed_{seed}/status.json").read_text())["time"] for seed in (4, 5)]
-    assert train_on("both") == 0
-    assert times == [json.loads((here / f"both/seed_{seed}/status.json").read_text())["time"] for seed in (4, 5)]
 
 
 def train_on(folder: str, *words: str) -> int:
@@ -107,6 +104,18 @@ def test_a_seed_that_was_never_saved_begins_on_a_resume(here: Path) -> None:
     shutil.rmtree(here / "both/seed_5")
     assert train_on("both", "trainer.max_epochs=2") == 0
     assert [summary(here / f"both/seed_{seed}")["epochs"] for seed in (4, 5)] == [2, 2]
+
+
+def test_a_resume_with_nothing_left_repeats_the_table_and_leaves_the_seeds_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*TWO, "trainer.max_epochs=1", "trainer.test_data=1", "hydra.run.dir=both") == 0
+    assert json.loads((here / "both/seed_5/summary.json").read_text())["test/nll_se"] is None
+    table, before = capsys.readouterr().out, [times(here / f"both/seed_{seed}") for seed in (4, 5)]
+    assert "± nan" in table
+    assert train_on("both") == 0
+    assert capsys.readouterr().out == table
+    assert [times(here / f"both/seed_{seed}") for seed in (4, 5)] == before
 
 
 @pytest.mark.slow
