@@ -110,6 +110,8 @@ def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any],
                 images = {"methods": pictures.histograms(target, draws), "samples": pictures.dots(target, draws)}
                 write_pictures(folder, board, images)
         write_json(folder / "summary.json", {name: result.summary for name, result in results.items()})
+        if failures:
+            raise RunError("; ".join(failures))
 
     def begin(directory: RunDirectory) -> None:
         directory.write_manifest(config, config["trainer"]["device"], {})
@@ -120,7 +122,11 @@ def infer_side_by_side(methods: Mapping[str, Method], config: Mapping[str, Any],
                 OmegaConf.save(OmegaConf.create(dict(method.config)), temporary)
 
     again = "what is finished stays; start the others anew"
-    supervise("infer", folder, log_file, begin, work, again)
+    try:
+        supervise("infer", folder, log_file, begin, work, again)
+    except RunError as error:
+        if str(error.__cause__) != "; ".join(failures):  # else all there is to say of the others follows
+            raise
     print_comparison({name: result.summary for name, result in results.items()}, folder)
     if failures:
         raise RunError("; ".join(failures))

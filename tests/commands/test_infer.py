@@ -195,6 +195,8 @@ def test_a_method_that_fails_stops_no_other(here: Path, capsys: pytest.CaptureFi
     assert read(here / "run", "summary.json") == {}
     assert "Traceback" in (here / "run" / "infer.log").read_text()
     assert read(here / "run" / "infer_ring_vae", "status.json")["status"] == "failed"
+    assert read(here / "run", "status.json")["status"] == "failed"
+    assert "infer_ring_vae: 2 consecutive steps" in read(here / "run", "status.json")["reason"]
 
 
 @pytest.mark.slow
