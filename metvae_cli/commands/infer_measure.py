@@ -25,6 +25,7 @@ from metvae_cli.samplers.assembly import make_adaptations, step_sizes
 from metvae_cli.tracking.console import progress
 from metvae_cli.tracking.picture_files import write_pictures
 from metvae_cli.tracking.tensorboard import FINAL, Board
+from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.device import fork_rng
 from metvae_cli.training.interruption import Interruption
 
@@ -90,7 +91,7 @@ def _measure_sampler(run: InferenceRun, folder: Path, interruption: Interruption
         run.evaluation.draws,
         lambda done: interruption.check(),
     )
-    np.save(folder / "samples.npy", found.draws.numpy())
+    _save(folder / "samples.npy", found.draws)
     draws = {"start of the chain, $q_0$": found.initial, "end of the chain, $q_K$": found.draws}
     if run.sampler.num_steps == 0:
         draws = {"learned, $q_0$": found.draws}
@@ -115,10 +116,15 @@ def _measure_chains(run: InferenceRun, folder: Path, interruption: Interruption,
     sampler.eval()
     numbers |= {f"chains/step_size_{k + 1}": size().mean().item() for k, size in enumerate(step_sizes(sampler))}
     by_chain = chains.by_chain[:, :, 0].cpu()
-    np.save(folder / "chains.npy", by_chain.numpy())
+    _save(folder / "chains.npy", by_chain)
     images = {}
     if settings.walk:
         start = run.target.spread_out(1)[0].to(sampler.scale)
         walk = record_walk(sampler, chain_path(run.model, sampler), start, settings.walk)
         images["walk"] = pictures.walk_picture(run.target, walk)
     return Measured(numbers, {"long chains": by_chain.flatten(0, 1)}, images)
+
+
+def _save(path: Path, values: Tensor) -> None:
+    with whole(path) as temporary, temporary.open("wb") as file:  # given a name, NumPy would add .npy to it
+        np.save(file, values.numpy())

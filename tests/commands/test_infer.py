@@ -1,5 +1,6 @@
 """What `metvae infer` leaves behind: a trained run, a plain chain, a resumed one, a sweep, several side by side."""
 
+import errno
 import json
 import math
 import re
@@ -135,6 +136,22 @@ def test_what_is_measured_may_be_changed_on_a_resume(here: Path, capsys: pytest.
         assert said in capsys.readouterr().err
     assert metvae("train", "resume=run") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["samples.npy", "chains.npy"])
+def test_draws_are_whole_or_those_of_before(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert infer("target=ring", "hydra.run.dir=run") == 0
+    before, save = np.load(here / "run" / name), np.save
+
+    def half(file: Any, values: np.ndarray) -> None:
+        if values.ndim != before.ndim:
+            return save(file, values)
+        Path(file if isinstance(file, Path) else file.name).write_bytes(b"half")
+        raise OSError(errno.EIO, "gone")
+
+    monkeypatch.setattr(np, "save", half)
+    assert metvae("infer", "resume=run") == 1
+    assert (np.load(here / "run" / name) == before).all()
 
 
 @pytest.mark.slow
