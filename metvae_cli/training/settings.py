@@ -45,7 +45,7 @@ class TrainerSettings:
         log_every: iterations between scalars in TensorBoard
         validate_every: epochs between validations
         picture_every: epochs between pictures in TensorBoard; 0 is only at the end
-        checkpoint_seconds: a checkpoint at least so often, besides one per validation
+        checkpoint_seconds: a checkpoint at least so often, besides one per epoch
         test_samples: importance samples per test datum
         test_data: largest number of test data (a seeded choice), or null for all
         max_bad_steps: consecutive steps with a non-finite loss or gradient that end the run

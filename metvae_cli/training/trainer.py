@@ -252,13 +252,13 @@ class Trainer:
         return running.means()
 
     def _log_training(self) -> None:
-        state, seconds = self.state, self._seconds()
+        state, seconds, data = self.state, self._seconds(), len(self.learner.dataset.train)
         values = {f"train/{name}": value for name, value in self.running.means().items()}
         values |= self._step_sizes() | {f"train/{name}": value for name, value in self._gradient_norms.items()}
         values["train/kl_weight"] = self.settings.kl_weight(state.epoch)
         values["train/lr"] = self.learner.optimizer.param_groups[0]["lr"]
         values["train/bad_steps"] = state.bad_steps
-        images = state.epoch * len(self.learner.dataset.train) + state.batch * self.learner.batch_size
+        images = state.epoch * data + min(state.batch * self.learner.batch_size, data)  # the last batch may be short
         values["speed/images_per_second"] = images / seconds
         values["speed/decoder_evaluations_per_second"] = state.evaluations / seconds
         values["memory/peak_mb"] = peak_memory_mb()

@@ -237,6 +237,14 @@ def test_scalars_come_at_their_intervals(tmp_path: Path) -> None:
     assert notes(trainer).pictured == [2 * BATCHES]
 
 
+def test_a_short_last_batch_counts_as_the_data_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(tmp_path, "trainer.max_epochs=2", "trainer.log_every=1", "dataset.batch_size=300")
+    monkeypatch.setattr(trainer, "_seconds", lambda: 1.0)
+    trainer.fit()
+    seen = [values["speed/images_per_second"] for _, values in notes(trainer).seen if "train/bound" in values]
+    assert seen == [300, 320, 620, 640]
+
+
 def test_the_decoders_work_is_counted(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.max_epochs=1", "sampler.num_leapfrog=2", "objective.num_samples=3")
     trainer.fit()
