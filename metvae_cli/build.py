@@ -246,7 +246,6 @@ class LoadedRun(NamedTuple):
     sampler: Sampler
     objective: Objective
     dataset: Dataset
-    config: dict[str, Any]
     device: torch.device
     iteration: int
 
@@ -284,4 +283,4 @@ def load_run(
     require_finite(torch.nn.ModuleDict({"model": model, "sampler": sampler}), f"run={folder} checkpoint={checkpoint}")
     objective, place = build_objective(config, plugins, sampler), prepare_device(device, threads, "")
     model, sampler = model.to(place).eval(), sampler.to(place).eval()
-    return LoadedRun(model, sampler, objective, dataset.to(place), config, place, iteration)
+    return LoadedRun(model, sampler, objective, dataset.to(place), place, iteration)

@@ -99,13 +99,6 @@ class AnnealingSettings:
         return (curve - curve[0]) / (curve[-1] - curve[0])
 
 
-class Tuned(NamedTuple):
-    """Frozen step sizes: of each segment of the schedule and each datum, (segments, B). accept_prob: of the pilot."""
-
-    step_sizes: Tensor
-    accept_prob: float
-
-
 class Annealed(NamedTuple):
     """log_weights: (S, B), in double precision. accept_prob: mean over steps, chains and data."""
 
@@ -124,14 +117,17 @@ def pilot(
     settings: AnnealingSettings,
     streams: DatumStreams,
     between: Callable[[int], None],
-) -> Tuned:
-    """Step sizes that reach the target acceptance on a run from `start` (S, B, D), whose weights are thrown away."""
+) -> Tensor:
+    """Step sizes of each segment of the schedule and each datum, (segments, B).
+
+    They reach the target acceptance on a run from `start` (S, B, D), whose weights are thrown away.
+    """
     num_temperatures = PILOT_TEMPERATURES  # step sizes are a function of the place along the schedule
     betas = settings.betas(num_temperatures)
     stepper = _Stepper(path, settings.num_leapfrog, streams)
     log_step = start.new_full((start.shape[1],), math.log(0.1))
     sums, counts = log_step.new_zeros(_SEGMENTS, len(log_step)), log_step.new_zeros(_SEGMENTS, 1)
-    point, acceptance = path.evaluate(start, create_graph=False), 0.0
+    point = path.evaluate(start, create_graph=False)
     for t in range(1, num_temperatures):
         between(t)
         point, accept_prob = stepper.step(point, betas[t], _varied(log_step.exp(), t))
@@ -140,21 +136,20 @@ def pilot(
         segment = _segment(t, num_temperatures)
         sums[segment] += log_step
         counts[segment] += 1
-        acceptance += accept_prob.mean().item() / (num_temperatures - 1)
-    return Tuned(_filled(sums, counts).exp(), acceptance)
+    return _filled(sums, counts).exp()
 
 
 def anneal(
     path: AnnealedPath,
     start: Tensor,
-    tuned: Tuned,
+    tuned: Tensor,
     settings: AnnealingSettings,
     streams: DatumStreams,
     between: Callable[[int], None],
     *,
     backwards: bool = False,
 ) -> Annealed:
-    """Run the chains from `start` (S, B, D) along the path, or, from draws of its end, back.
+    """Run the chains from `start` (S, B, D) along the path with step sizes of `pilot`, or, from draws of its end, back.
 
     Backwards, E[w] = 1 / p(x), if the start is an exact draw of the posterior: the weights of the reversed run.
     """
@@ -170,7 +165,7 @@ def anneal(
         log_weights += (betas[t] - betas[before]).item() * (point.log_final - point.log_initial).to(exact)
         if t in (0, num_temperatures):
             break  # a step at the far end would change no weight
-        step_sizes = _varied(tuned.step_sizes[_segment(t, num_temperatures)], t)
+        step_sizes = _varied(tuned[_segment(t, num_temperatures)], t)
         point, accept_prob = stepper.step(point, betas[t], step_sizes)
         acceptance += accept_prob.mean().item() / (num_temperatures - 1)
     return Annealed(log_weights, acceptance)
