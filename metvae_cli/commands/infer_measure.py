@@ -22,8 +22,8 @@ from metvae_cli.evaluation.inference import (
 from metvae_cli.evaluation.long_chains import can_run_long
 from metvae_cli.evaluation.walk import record_walk
 from metvae_cli.samplers.assembly import make_adaptations, step_sizes
-from metvae_cli.tracking.console import progress
 from metvae_cli.tracking.picture_files import write_pictures
+from metvae_cli.tracking.progress import progress
 from metvae_cli.tracking.tensorboard import FINAL, Board
 from metvae_cli.tracking.whole_file import whole
 from metvae_cli.training.device import fork_rng
@@ -105,12 +105,8 @@ def _measure_chains(run: InferenceRun, folder: Path, interruption: Interruption,
         return Measured({}, {}, {})
     sampler = copy.deepcopy(run.sampler)  # the warm-up changes step sizes
     adaptations = make_adaptations(sampler, run.target_accept)
-    with progress("long chains", settings.warm_up + settings.chain_draws * settings.thin) as advance:
-
-        def between(done: int) -> None:
-            advance(done)
-            interruption.check()
-
+    total = settings.warm_up + settings.chain_draws * settings.thin
+    with progress("long chains", total, interruption.check) as between:
         chains = long_chains(run.target, run.model, sampler, settings, adaptations, between)
     numbers: dict[str, Any] = describe_chains(chains, run.target, exact)
     sampler.eval()

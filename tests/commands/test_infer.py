@@ -15,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metvae_cli.paths import config_dir
+from metvae_cli.tracking import progress
 from metvae_cli.training.checkpoint import load_checkpoint
 from tests.infer.shipped import NAMES
 from tests.runs import files, infer, metvae, start
@@ -75,7 +76,8 @@ def test_a_trained_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [event.step for event in events.Images("final/density")] == [8]
 
 
-def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
     assert infer(*WALK, "hydra.run.dir=run") == 0
     assert left(here / "run") == PLAIN
     summary = read(here / "run", "summary.json")
@@ -84,6 +86,7 @@ def test_a_plain_chain(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(here / "run", "manifest.json")["config"]["sampler"]["acceptance"] == "metropolis"
     assert set(board(here / "run").Tags()["images"]) == {"final/density", "final/samples", "final/walk"}
     assert "R-hat" in capsys.readouterr().out
+    assert re.search(r"long chains: \d+ % done, \d+ s left", (here / "run" / "infer.log").read_text())
     assert metvae("infer", "resume=run") == 2
     assert "plain chain" in capsys.readouterr().err
 
