@@ -14,12 +14,12 @@ new folder of outputs/checks, and prints both; it keeps nothing.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.child import status_of
 from benchmarks.results_page import write_page
 from benchmarks.study_plan import Study, StudyError, Unit, load_study, names, short_hash
 from benchmarks.study_records import Record, keep, likelihood, read_record, records_of, unit_of, writing
@@ -51,12 +51,12 @@ def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
     evaluation = folder / f"evaluation_{short_hash(study.evaluate)}"
     for command, words in command_lines(study, unit, folder, evaluation):
         started = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "metvae_cli.cli", command, *words], stdout=subprocess.DEVNULL)
+        status = status_of([sys.executable, "-m", "metvae_cli.cli", command, *words])
         print(f"{label}: {command} took {time.monotonic() - started:.0f} s", flush=True)
-        if done.returncode in STOPPED:
-            sys.exit(done.returncode)
-        if done.returncode:
-            print(f"{label}: metvae {command} ended with status {done.returncode}; see {folder}", flush=True)
+        if status in STOPPED:
+            sys.exit(status)
+        if status:
+            print(f"{label}: metvae {command} ended with status {status}; see {folder}", flush=True)
             return None
     return read_record(study, unit, folder, evaluation)
 

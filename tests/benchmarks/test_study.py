@@ -218,13 +218,13 @@ def test_a_failing_run_leaves_the_others_to_go_on(
 ) -> None:
     write_study(home, "two", {"title": "T", "seeds": [0], "rows": {"bad": ["latent_dim=0"], "good": ["latent_dim=1"]}})
     tried: list[str] = []
-    run = study.subprocess.run
+    run = study.status_of
 
-    def watched(words: list[str], **options: Any) -> Any:
+    def watched(words: list[str]) -> int:
         tried.append(words[4])
-        return run([*words[:4], "latent_dim=0"], **options)
+        return run([*words[:4], "latent_dim=0"])
 
-    monkeypatch.setattr(study.subprocess, "run", watched)
+    monkeypatch.setattr(study, "status_of", watched)
     assert study.main(["two"]) == 1
     assert tried == ["latent_dim=0", "latent_dim=1"]
     assert "bad, seed 0: metvae train ended with status 2" in capsys.readouterr().out
