@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.figure_plan import Figure, load_figures
 from benchmarks.results_page import write_page
-from benchmarks.study_records import RECORDS
+from benchmarks.study_records import RECORDS, writing
 from benchmarks.words import Parser, one_of
 
 HOME = Path("outputs") / "figures"
@@ -35,11 +35,11 @@ def make(figure: Figure) -> bool:
         if done.returncode:
             print(f"{figure.name}: `{command}` ended with status {done.returncode}", flush=True)
             return False
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    for name in [*figure.pictures, *([figure.table] if figure.table else [])]:
-        shutil.copyfile(folder / name, RECORDS / figure.kept(name))
-    (RECORDS / figure.kept("commands.txt")).write_text(figure.shown_commands + "\n", encoding="utf-8")
-    write_page()
+    with writing():
+        for name in [*figure.pictures, *([figure.table] if figure.table else [])]:
+            shutil.copyfile(folder / name, RECORDS / figure.kept(name))
+        (RECORDS / figure.kept("commands.txt")).write_text(figure.shown_commands + "\n", encoding="utf-8")
+        write_page()
     return True
 
 

@@ -75,8 +75,9 @@ def run_study(study: Study, units: Sequence[Unit]) -> int:
         record = carry_out(study, unit, HOME)
         failed += record is None
         if record is not None:
-            with writing(HOME / ".lock"):
-                keep(study, record)
+            with writing():
+                if not keep(load_study(study.name), record):  # its file may be another by now, as others know it
+                    print(f"{label_of(unit)}: the study has other words by now; not kept", flush=True)
                 write_page()
     return 1 if failed else 0
 
@@ -137,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser()
     chosen = made.parse_args(arguments)
     if chosen.study == "page":
-        write_page()
+        with writing():
+            write_page()
         return 0
     try:
         study = load_study(chosen.study)

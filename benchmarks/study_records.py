@@ -5,19 +5,20 @@ numbers that tables show, and of `metrics.csv` a thin curve of the bound against
 """
 
 import csv
-import fcntl
 import json
 import math
 import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study_plan import Study, Unit
+from metvae_cli.tracking.run_lock import one_at_a_time
+from metvae_cli.tracking.whole_file import whole
 
 RECORDS = Path(__file__).parent.parent / "docs" / "results"
 _OF_SUMMARY = (
@@ -104,25 +105,24 @@ def _is_current(study: Study, record: Record) -> bool:
     return record["words"] == study.words(unit) and record["evaluate"] == list(study.evaluate)
 
 
-def keep(study: Study, record: Record) -> None:
-    """Add a record, in place of an older one of the same run. One line each, so that changes can be read.
+def keep(study: Study, record: Record) -> bool:
+    """Add a record, in place of an older one of the same run; False: it is of words that the study no longer has.
 
-    Studies may be carried out by several processes at once: whoever has `writing` may keep.
+    Studies may be carried out by several processes at once: whoever has `writing` may keep, by the study as it is then.
     """
+    if not _is_current(study, record):
+        return False
     kept = [one for one in records_of(study) if unit_of(one) != unit_of(record)]
-    lines = ",\n".join(json.dumps(one) for one in _ordered(study, [*kept, record]))
-    path = _path(study)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(one) for one in _ordered(study, [*kept, record]))  # so that changes can be read
+    with whole(_path(study)) as temporary:  # others read at any time
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return True
 
 
-@contextmanager
-def writing(lock: Path) -> Iterator[None]:
-    """One process at a time."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def writing() -> AbstractContextManager[None]:
+    """Inside, nobody else writes records, their pictures or their page."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    return one_at_a_time(RECORDS)
 
 
 def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record:

@@ -17,7 +17,7 @@ _ENDED = "ended"
 
 def claim(lock: Path) -> bool:
     """Put a lock of this process into place, unless another living process has one there: False. Raises OSError."""
-    with _one_at_a_time(lock.parent):
+    with one_at_a_time(lock.parent):
         if not owner_is_gone(lock):
             return False
         lock.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def _start_of(pid: int) -> str:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Inside, no other process of this machine is; a file system that has no such locks does without."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -11,6 +11,7 @@ from benchmarks import overview, results_page, study, study_plan, study_records
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of its own for studies, runs, records and the page."""
     (tmp_path / "studies").mkdir()
+    (tmp_path / "docs" / "results").mkdir(parents=True)
     monkeypatch.setattr(study_plan, "STUDIES", tmp_path / "studies")
     (tmp_path / "overview.yaml").write_text("{title: All, text: '', reference: VAE, methods: {}, panels: {}}\n")
     monkeypatch.setattr(overview, "OVERVIEW", tmp_path / "overview.yaml")

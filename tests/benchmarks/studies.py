@@ -1,5 +1,8 @@
 """A small study, and a record of one of its runs."""
 
+import fcntl
+import os
+from pathlib import Path
 from typing import Any
 
 from benchmarks import study_records
@@ -34,3 +37,15 @@ def record(unit: Unit, nats: float, **changed: Any) -> study_records.Record:
         "curve": [[1.0, 1.0, -9.0], [7.0, 2.0, -5.0]],
     }
     return found | changed
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether somebody is writing there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

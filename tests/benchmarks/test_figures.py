@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figure_plan, figures, modes, results_page
+from benchmarks import figure_plan, figures, modes, results_page, study_records
 from benchmarks.figure_plan import load_figures
+from tests.benchmarks.studies import is_locked
 from tests.runs import metvae
 
 SWEEP = {
@@ -21,7 +22,7 @@ SWEEP = {
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(figure_plan, "FIGURES", tmp_path / "figures.yaml")
     monkeypatch.setattr(figures, "HOME", tmp_path / "work")
-    for module in (figures, results_page):
+    for module in (figures, results_page, study_records):
         monkeypatch.setattr(module, "RECORDS", tmp_path / "results")
     monkeypatch.setattr(results_page, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr(results_page, "names", list)
@@ -42,7 +43,11 @@ def test_pictures_are_kept_with_their_commands(home: Path, monkeypatch: pytest.M
     code = "import pathlib, sys; f = pathlib.Path(sys.argv[1]); f.mkdir(parents=True); (f / 'a.png').write_text('x')"
     describe(home, f'python -c "{code}" {{folder}}')
     assert "Not made yet." in results_page.page()
+    locked: list[bool] = []
+    write = figures.write_page
+    monkeypatch.setattr(figures, "write_page", lambda: (locked.append(is_locked(home / "results")), write()))
     assert run(monkeypatch, "one") == 0
+    assert locked == [True]
     assert (home / "results" / "figure_one_a.png").read_text() == "x"
     page = (home / "results.md").read_text()
     assert "![A picture](results/figure_one_a.png)" in page

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import results_page, study, study_records
 from benchmarks.study_plan import Study, StudyError, Unit, load_study, names
-from tests.benchmarks.studies import GRID, record
+from tests.benchmarks.studies import GRID, is_locked, record
 from tests.runs import TINY
 
 WORDS = [word for word in TINY if not word.startswith("sampler.")]
@@ -104,6 +104,50 @@ def test_records_of_other_words_do_not_count(home: Path) -> None:
         path = home / "docs" / "results" / "tiny.json"
         path.write_text(json.dumps([record(unit, -4.0, **changed)]))
         assert study_records.records_of(GRID) == []
+
+
+def test_what_another_process_kept_meanwhile_stays(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = {"title": "T", "seeds": [0], "rows": {"a": ["seed=1"], "b": ["seed=2"]}}
+    write_study(home, "two", content)
+    first, second = Unit("", "a", 0), Unit("", "b", 0)
+    locked: list[bool] = []
+
+    def carried_out(_: Study, unit: Unit, __: Path) -> study_records.Record:
+        """Meanwhile the file gets a row, which another process keeps, and other words of `b`."""
+        write_study(home, "two", content | {"rows": {"a": ["seed=1"], "b": ["seed=4"], "c": ["seed=3"]}})
+        assert study_records.keep(load_study("two"), made("c", ["seed=3"]))
+        return made(unit.row, old.words(unit))
+
+    def made(row: str, words: list[str]) -> study_records.Record:
+        return record(Unit("", "VAE", 0), -5.0, row=row, words=words, evaluate=[])
+
+    old = load_study("two")
+    monkeypatch.setattr(study, "carry_out", carried_out)
+    monkeypatch.setattr(study, "write_page", lambda: locked.append(is_locked(study_records.RECORDS)))
+    assert study.run_study(old, [first, second]) == 0
+    assert [one["row"] for one in study_records.records_of(load_study("two"))] == ["a", "c"]
+    assert capsys.readouterr().out == "b, seed 0: the study has other words by now; not kept\n"
+    assert study.main(["page"]) == 0
+    assert locked == [True] * 3
+    assert not is_locked(study_records.RECORDS)
+
+
+def test_records_are_whole_whenever_they_are_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_records.keep(GRID, record(Unit("wide", "VAE", 0), -5.0))
+    (kept,) = study_records.records_of(GRID)
+
+    def half(path: Path, text: str, **_: Any) -> int:
+        path.write_bytes(text[:40].encode())
+        assert study_records.records_of(GRID) == [kept]
+        raise OSError("killed")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="killed"):
+        study_records.keep(GRID, record(Unit("wide", "VAE", 1), -6.0))
+    assert study_records.records_of(GRID) == [kept]
+    assert [path.name for path in (home / "docs" / "results").iterdir()] == ["tiny.json"]
 
 
 def test_rows_are_compared_by_the_exact_likelihood_or_by_annealing_on_the_same_data() -> None:
