@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -127,18 +126,17 @@ def writing() -> AbstractContextManager[None]:
 
 def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record:
     """The record of a run that has been trained and evaluated."""
-    summary, manifest, found = (
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (run / "summary.json", run / "manifest.json", evaluation / "evaluation.json")
-    )
+    summary, found = (_read(path) for path in (run / "summary.json", evaluation / "evaluation.json"))
+    manifest, other = (_read(folder / "manifest.json") for folder in (run, evaluation))
+    seen = [one["git"] or {} for one in (manifest, other)]
     return {
         "setting": unit.setting,
         "row": unit.row,
         "seed": unit.seed,
         "words": study.words(unit),
         "evaluate": list(study.evaluate),
-        "commit": (manifest["git"] or {}).get("commit", "")[:10],
-        "changed": uncommitted(),
+        "commit": seen[0].get("commit", "")[:10],
+        "changed": sorted({path for one in seen for path in one.get("changed", ())}),
         "torch": manifest["versions"]["torch"],
         "device": manifest["device"],
         "machine": machine(),
@@ -167,19 +165,16 @@ def posterior(diagnostics: dict[str, Any]) -> dict[str, Any]:
     return _chosen(means | {"data": len(found["data"])}, (*means, "data")) if means else {}
 
 
-def uncommitted() -> list[str]:
-    """Files of the program that are not as they were committed. Records and pages of other runs do not matter."""
-    asked = ("git", "status", "--porcelain", "--", "metvae_cli", "configs")
-    said = subprocess.run(asked, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    return [line[3:] for line in said.stdout.splitlines()]
-
-
 def machine() -> str:
     """Processor and number of cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{model}, {os.cpu_count()} cores"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _chosen(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ DONE = ("finished", "pruned")  # that nothing has to be done about
 SWEEP_RECORD = "sweep.json"
 STOP_FILE = ".stop"
 _GIT_SECONDS = 5
+_PROGRAM = ("metvae_cli/", "configs/")
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "scikit-learn", "zuko")
 
 
@@ -166,7 +167,7 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout that the code runs from; None outside one."""
+    """Of the checkout that the code runs from: commit, whether it is dirty, changed program files. None outside one."""
     here = Path(__file__)
     try:
         # Installed inside somebody's own repository, this file is none of that repository's.
@@ -175,13 +176,14 @@ def git_state() -> dict[str, Any] | None:
         changes = _git(here.parent, "--no-optional-locks", "status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(changes)}
+    paths = [line[3:] for line in changes.splitlines()]
+    return {"commit": commit, "dirty": bool(paths), "changed": [path for path in paths if path.startswith(_PROGRAM)]}
 
 
 def _git(folder: Path, *words: str) -> str:
     """What a git command prints. Raises OSError or SubprocessError where it fails, takes long or git is not there."""
     command = ["git", "-C", str(folder), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True).stdout.rstrip()
 
 
 def _text(content: Mapping[str, Any]) -> str:

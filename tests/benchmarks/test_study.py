@@ -219,6 +219,27 @@ def test_a_curve_keeps_its_ends_and_few_points(tmp_path: Path) -> None:
     assert found == sorted(found)
 
 
+def test_a_record_has_the_commit_of_the_training_and_the_changes_that_it_or_the_evaluation_saw(tmp_path: Path) -> None:
+    measured = {"data": {"sha256": "0"}, "estimators": {}, "agreement": {}, "diagnostics": {}}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "metrics.csv").write_text("decoder_evaluations,seconds,val/bound\n1,1,-1\n")
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps(measured))
+
+    def kept(trained: Any, evaluated: Any) -> tuple[str, list[str]]:
+        for folder, git in ((tmp_path, trained), (tmp_path / "evaluation", evaluated)):
+            manifest = {"git": git, "versions": {"torch": "2"}, "device": "cpu"}
+            (folder / "manifest.json").write_text(json.dumps(manifest))
+        found = study_records.read_record(GRID, Unit("wide", "VAE", 0), tmp_path, tmp_path / "evaluation")
+        return found["commit"], found["changed"]
+
+    clean, changed = {"commit": "a" * 40, "dirty": True, "changed": []}, ["metvae_cli/build.py"]
+    assert kept(clean, clean) == ("a" * 10, [])
+    assert kept(clean | {"changed": changed}, clean | {"changed": changed}) == ("a" * 10, changed)
+    assert kept(clean, {"commit": "b" * 40, "dirty": True, "changed": changed}) == ("a" * 10, changed)
+    assert kept({"commit": "a" * 40, "dirty": True}, None) == ("a" * 10, [])  # of an earlier version; of no checkout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -127,9 +127,15 @@ def test_a_repository_around_an_installation_is_not_its_own(tmp_path: Path, monk
     for words in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--message=mine"]):
         subprocess.run([*git, *words], check=True)
     assert git_state() is None
+    program = tmp_path / "metvae_cli" / "build.py"
+    program.parent.mkdir()
+    program.write_text("")
     for words in (["add", "."], ["commit", "--quiet", "--message=theirs"]):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert git_state() == {"commit": commit, "dirty": False}
+    assert git_state() == {"commit": commit, "dirty": False, "changed": []}
+    program.write_text("x")
+    assert git_state() == {"commit": commit, "dirty": True, "changed": ["metvae_cli/build.py"]}
+    program.write_text("")
     installed.write_text("x")
-    assert git_state() == {"commit": commit, "dirty": True}
+    assert git_state() == {"commit": commit, "dirty": True, "changed": []}  # no file of the program
