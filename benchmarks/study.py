@@ -34,12 +34,12 @@ STOPPED = (130, 138, 140, 143)  # by a signal: the study ends too
 
 def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> Iterator[tuple[str, list[str]]]:
     """The commands that are left to do for a run: train or resume, and evaluate."""
-    trained = read_status(folder).get("status") == "finished"
-    if not trained:
-        if (folder / "checkpoints" / "last.pt").is_file():
-            yield "train", [f"resume={folder}"]
-        else:
-            yield "train", [*study.words(unit), f"seed={unit.seed}", f"hydra.run.dir={folder}"]
+    status = read_status(folder).get("status")
+    trained = status == "finished"
+    if status and not trained:  # a run that saved nothing begins anew
+        yield "train", [f"resume={folder}"]
+    elif not trained:
+        yield "train", [*study.words(unit), f"seed={unit.seed}", f"hydra.run.dir={folder}"]
     if not trained or read_status(evaluation).get("status") != "finished":  # an earlier one is of earlier weights
         yield "evaluate", [f"run={folder}", *study.evaluate, f"hydra.run.dir={evaluation}"]
 

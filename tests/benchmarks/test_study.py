@@ -60,11 +60,9 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_left_alone(tmp_path: P
     measure = ("evaluate", [f"run={folder}", *GRID.evaluate, f"hydra.run.dir={evaluation}"])
     anew = ("train", [*GRID.words(unit), "seed=1", f"hydra.run.dir={folder}"])
     assert left() == [anew, measure]
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "status.json").write_text('{"status": "interrupted"}')
-    assert left() == [anew, measure]
-    (folder / "checkpoints" / "last.pt").touch()
-    assert left() == [("train", [f"resume={folder}"]), measure]
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text('{"status": "running"}')
+    assert left() == [("train", [f"resume={folder}"]), measure]  # anew is refused there, whatever was saved
     (folder / "status.json").write_text('{"status": "finished"}')
     assert left() == [measure]
     evaluation.mkdir()
