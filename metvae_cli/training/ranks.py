@@ -3,6 +3,8 @@
 import os
 from collections.abc import Mapping
 
+PASSES_ON = "METVAE_PASSES_ON"  # in the environment: by whoever passes signals on to this process
+
 
 def rank_and_size(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Number of this process, from 0, and how many there are: (0, 1) for one that stands alone.
@@ -19,7 +21,7 @@ def rank_and_size(environment: Mapping[str, str] = os.environ) -> tuple[int, int
 
 def is_passed_on() -> bool:
     """Whether whoever started this process passes signals on to it, beside those that it gets itself."""
-    return rank_and_size()[1] > 1
+    return PASSES_ON in os.environ or rank_and_size()[1] > 1
 
 
 def is_assistant() -> bool:

@@ -38,3 +38,8 @@ def test_a_status_is_that_of_the_command_as_a_shell_gives_it() -> None:
 def test_asked_to_stop_as_the_command_ends_well() -> None:
     code = "import os, signal; signal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 15)"
     assert status_of([sys.executable, "-c", code]) == 143  # not 0, at which a study would begin its next run
+
+
+def test_the_command_knows_that_a_signal_may_come_twice() -> None:
+    code = "import sys; from metvae_cli.training.ranks import is_passed_on; sys.exit(is_passed_on() + 4)"
+    assert status_of([sys.executable, "-c", code]) == 5
