@@ -1,7 +1,6 @@
 """Times of contenders that take turns, memory, and the machine."""
 
 import os
-import platform
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.contenders import Run
+from benchmarks.processor import processor
 
 BLOCK_SECONDS = 0.1
 FEWEST_ROUNDS = 3
@@ -186,7 +186,7 @@ def peak_megabytes(run: Run, own: Iterable[Tensor]) -> float:
 def machine_lines(device: str, threads: int) -> dict[str, object]:
     """What a number means nothing without."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "torch": torch.__version__,
@@ -224,10 +224,3 @@ def _busy_seconds() -> float:
 def load() -> list[float]:
     """Average of one, five and fifteen minutes."""
     return [round(value, 2) for value in os.getloadavg()]
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -8,13 +8,13 @@ import csv
 import json
 import math
 import os
-import platform
 import statistics
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processor import processor
 from benchmarks.study_plan import Study, Unit
 from metvae_cli.tracking.run_lock import one_at_a_time
 from metvae_cli.tracking.whole_file import whole
@@ -139,7 +139,7 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
         "changed": sorted({path for one in seen for path in one.get("changed", ())}),
         "torch": manifest["versions"]["torch"],
         "device": manifest["device"],
-        "machine": machine(),
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "summary": _chosen(summary, _OF_SUMMARY),
         "data": found["data"]["sha256"][:16],
         "estimators": {name: _chosen(values, _OF_ESTIMATE) for name, values in found["estimators"].items()},
@@ -163,14 +163,6 @@ def posterior(diagnostics: dict[str, Any]) -> dict[str, Any]:
     found = diagnostics.get("sampler", {}).get("reference", {})
     means = {key: statistics.fmean(found[key]) for key in ("kl_start", "kl_end") if key in found}
     return _chosen(means | {"data": len(found["data"])}, (*means, "data")) if means else {}
-
-
-def machine() -> str:
-    """Processor and number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def _read(path: Path) -> dict[str, Any]:
