@@ -22,13 +22,14 @@ it was run. "By difference" puts AIS on the level of all test data: importance s
 on the data that have both, whose error (the parentheses of the column before) is each row's own. Milliseconds and
 seconds are those of training with its validations, on the machine that is named, which other programs may have shared.
 
-Words: what the row adds to the words of all rows. Test bound: the value of the training objective. Effective samples, Pareto k:
-of the importance weights; above 0.7 importance sampling is not to be trusted. KL: of a few data, by nearest neighbours, so that
-small ones may come out negative. Without ±: one seed. Bold: the highest mean, level with others or not.
+Words: what the row adds to the words of all rows. Test bound: the value of the training objective. Effective samples,
+Pareto k: of the importance weights; above 0.7 importance sampling is not to be trusted. KL: of a few data, by nearest
+neighbours, so that small ones may come out negative. Without ±: one seed. Bold: the highest mean, level with others or
+not.
 
 K is the number of Markov steps. Whitened: they move in the encoder's coordinates (`sampler.precondition=encoder`).
-Stops: a chain in the encoder's coordinates ends where it is first rejected, all K + 1 ends are summed, and r guesses which it was
-([method.md](method.md)).
+Stops: a chain in the encoder's coordinates ends where it is first rejected, all K + 1 ends are summed, and r guesses
+which it was ([method.md](method.md)).
 """
 FIGURES_HEAD = """## Figures
 

@@ -30,6 +30,9 @@ from metvae_cli.kernels.base import Proposal, ProposalFamily
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.models.vae import VAE
 from metvae_cli.objectives.base import Objective
+from metvae_cli.objectives.cubo import ChiObjective
+from metvae_cli.objectives.fisher import FisherObjective
+from metvae_cli.objectives.vcd import ContrastiveObjective
 from metvae_cli.objectives.weights import WeightObjective, draws_decisions
 from metvae_cli.paths import config_dir
 from metvae_cli.samplers.assembly import assemble_sampler, make_adaptations
@@ -84,6 +87,7 @@ def build_experiment(config: Mapping[str, Any], plugins: Sequence[str], data: Da
     sampler.to(device).checkpoints = settings.checkpoint_chain
     objective = build_objective(config, plugins, sampler)
     notes = validate(objective, sampler)
+    _refuse_prior_of_encoder(config, plugins, objective)
     if settings.score_warmup_epochs and not (isinstance(objective, WeightObjective) and draws_decisions(sampler)):
         notes.append("trainer.score_warmup_epochs: has no effect, since this combination has no score-function term")
     _check_inference_iterations(settings, len(dataset.train), source.batch_size)
@@ -141,9 +145,7 @@ def _prior_and_encoder(
     config: Mapping[str, Any], plugins: Sequence[str], wired: Mapping[str, Any], dataset: Dataset
 ) -> tuple[Any, Any]:
     """Either may need the other: a prior the encoder (VampPrior), an encoder what the decoder sees (two levels)."""
-    target = config["prior"].get("_target_")
-    uses_encoder = target and "encoder" in inspect.signature(find_class(target, "prior", plugins)).parameters
-    if not uses_encoder:
+    if not _prior_uses_encoder(config, plugins):
         prior = cast(Any, construct(config["prior"], "prior", plugins, wired))
         levels = {**wired, "visible_dim": prior.visible_dim}
         return prior, construct(config["encoder"], "encoder", plugins, levels)
@@ -210,6 +212,21 @@ def build_objective(config: Mapping[str, Any], plugins: Sequence[str], sampler: 
     """The objective."""
     wired = {"num_steps": sampler.num_steps}
     return cast(Objective, construct(config["objective"], "objective", plugins, wired))
+
+
+def _prior_uses_encoder(config: Mapping[str, Any], plugins: Sequence[str]) -> bool:
+    target = config["prior"].get("_target_")
+    return bool(target) and "encoder" in inspect.signature(find_class(target, "prior", plugins)).parameters
+
+
+def _refuse_prior_of_encoder(config: Mapping[str, Any], plugins: Sequence[str], objective: Objective) -> None:
+    """Raise ConfigError where encoder and model follow different gradients, and the model has the encoder in it."""
+    splits = isinstance(objective, FisherObjective | ContrastiveObjective | ChiObjective)
+    if splits and _prior_uses_encoder(config, plugins):
+        raise ConfigError(
+            "prior: is made of the encoder, which this objective trains by a gradient of its own, so that the prior's "
+            "would be lost; set prior=standard_normal, or objective=elbo or iwae with sampler=none"
+        )
 
 
 def construct(node: Mapping[str, Any], where: str, plugins: Sequence[str], wired: Mapping[str, Any]) -> object:

@@ -19,6 +19,8 @@ from metvae_cli.kernels.base import Proposal, ProposalFamily, Proposed, Refreshe
 from metvae_cli.kernels.hamiltonian import leapfrog
 from metvae_cli.kernels.step_size import StepSize
 
+_INITIAL_TEMPERATURE = 1.5
+
 
 class Tempering(nn.Module):
     """T_0 and the factors alpha_1, ..., alpha_K, shared by the steps of a chain.
@@ -67,12 +69,17 @@ class TemperedHamiltonian(ProposalFamily):
         num_steps: int,
         num_leapfrog: int = 1,
         tempering: Literal["fixed", "free", "none"] = "fixed",
-        initial_temperature: float = 1.5,
+        initial_temperature: float = _INITIAL_TEMPERATURE,
     ) -> None:
         if num_leapfrog < 1:
             raise ValueError(f"num_leapfrog={num_leapfrog}: must be at least 1")
         if not 1 < initial_temperature < math.inf:
             raise ValueError(f"initial_temperature={initial_temperature}: must be above 1 and finite")
+        if initial_temperature != _INITIAL_TEMPERATURE and tempering != "fixed":
+            raise ValueError(
+                f"initial_temperature={initial_temperature}: is where tempering=fixed starts, and "
+                f"tempering={tempering} does not use it; leave it at {_INITIAL_TEMPERATURE}, or set tempering=fixed"
+            )
         self.num_leapfrog = num_leapfrog
         self.tempering = Tempering(tempering, num_steps, initial_temperature)
 

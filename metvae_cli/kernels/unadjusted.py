@@ -34,7 +34,9 @@ class Unadjusted(Kernel):
     """Take the proposal. The weight's increment is log_correction (sequential importance sampling).
 
     `accept_prob` is what a Metropolis test would have given: it costs nothing and drives the step-size adaptation. A
-    move to where a density is NaN or infinite is not made and is counted as divergent.
+    move to where a density is NaN or infinite is not made and is counted as divergent. Where the way back of such a
+    move does not exist either, nothing is added for it; moves that do not undo themselves have no such pairs, and
+    there the weight is 0 (its logarithm -inf): to stay would count the mass where the chain stands twice.
 
     Args:
         proposal: the move
@@ -75,7 +77,8 @@ class Unadjusted(Kernel):
         (point, log_refresh, _), proposed, ratio, finite = attempt
         taken = finite if self.skip_threshold is None else finite & (ratio.abs() < -math.log(self.skip_threshold))
         zero = torch.zeros_like(ratio)
-        increment = torch.where(taken, proposed.log_correction, 0.0)
+        for_staying = 0.0 if self.proposal.is_reversible else -math.inf
+        increment = torch.where(taken, proposed.log_correction, for_staying)
         increment = increment if log_refresh is None else increment + log_refresh
         probability = metropolis_probability(ratio, finite)
         info = StepInfo(

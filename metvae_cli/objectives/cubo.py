@@ -4,7 +4,9 @@
 
 Its estimate from S samples is biased low, so that phi follows the gradient of E_q[w^n] itself. Of each datum and sample
 that gradient is divided by the mean of w^n over the other samples: they are independent of it, so that the direction of
-each datum's gradient stays unbiased, and no datum outweighs another by its scale. theta maximises the
+each datum's gradient stays unbiased, and no datum outweighs another by its scale. A sample that outweighs the others by
+more than e^20 counts as one that does so by e^20: a larger factor would be past what the gradient's norm can hold in
+single precision, and the step lost. theta maximises the
 importance-weighted bound of the same samples, which is the bound reported; `upper_bound` estimates CUBO_n.
 """
 
@@ -20,6 +22,8 @@ from metvae_cli.objectives.functionals import log_mean_exp, without_each
 from metvae_cli.objectives.soundness import checkpoint_notes, objective_for, refuse_path_options
 from metvae_cli.objectives.split_gradient import draw, report
 from metvae_cli.samplers.chain import Sampler
+
+_LARGEST_LEAD = 20.0  # nats
 
 
 class ChiObjective:
@@ -47,9 +51,10 @@ class ChiObjective:
         drawn = draw(model, sampler, x, likelihood_weight, self.num_samples)
         if not torch.is_grad_enabled():
             return report(drawn, model, None, None, log_mean_exp)
-        powers = self.order * drawn.weights
-        scaled = (powers - without_each(log_mean_exp, powers.detach())).exp() / self.order
-        return report(drawn, model, scaled.mean(), -log_mean_exp(drawn.weights, 0).mean(), log_mean_exp)
+        powers = self.order * drawn.weights.detach()
+        lead = powers - without_each(log_mean_exp, powers)
+        encoder_loss = (lead.clamp(max=_LARGEST_LEAD).exp() * drawn.weights).mean()
+        return report(drawn, model, encoder_loss, -log_mean_exp(drawn.weights, 0).mean(), log_mean_exp)
 
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse a chain, which would not be used (ValueError with the remedy)."""

@@ -3,6 +3,8 @@
 import math
 
 from metvae_cli.kernels.acceptance import Acceptance
+from metvae_cli.kernels.base import Kernel
+from metvae_cli.kernels.independent import Independent
 from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.kernels.unadjusted import Unadjusted
 from metvae_cli.samplers.chain import Sampler
@@ -65,6 +67,23 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
             "bookkeeping=reversal: with an adjusted kernel and a constant schedule the weight telescopes to that of "
             "z_0 and a plain ELBO is trained unawares; set sampler.schedule=linear, or objective=metvae"
         )
+    if bookkeeping == "reversal" and any(_always_draws_anew(kernel) for kernel in sampler.steps):
+        raise ValueError(
+            "bookkeeping=reversal: where every draw from the encoder is taken the weight telescopes to that of z_K and "
+            "a plain ELBO is trained unawares; set sampler.acceptance=barker sampler.schedule=linear, or "
+            "sampler=none objective=elbo"
+        )
+
+
+def _always_draws_anew(kernel: Kernel) -> bool:
+    return isinstance(kernel, Unadjusted) and kernel.skip_threshold is None and isinstance(kernel.proposal, Independent)
+
+
+def _schedule_is_unused(sampler: Sampler) -> bool:
+    """Whether no move is made, judged or skipped by what stands at its temperature."""
+    return not sampler.needs_score and all(
+        isinstance(kernel, Unadjusted) and kernel.skip_threshold is None for kernel in sampler.steps
+    )
 
 
 def objective_for(sampler: Sampler) -> str:
@@ -126,6 +145,10 @@ def notes(bookkeeping: str, functional: str, sampler: Sampler) -> list[str]:
         found.append(
             "sampler.skip_threshold: a bound, whose gradient leaves out how many moves are skipped changes with the "
             "parameters"
+        )
+    if not sampler.schedule.is_constant and sampler.num_steps > 0 and _schedule_is_unused(sampler):
+        found.append(
+            "sampler.schedule: has no effect on the bound, since these moves read no score and all of them are made"
         )
     if sampler.detach_forces and sampler.needs_score:
         found.append("sampler.detach_forces=true: the gradient is biased (scores are treated as constants)")

@@ -3,7 +3,7 @@
     L = KL(q_0 || p) - KL(q_K || p) + KL(q_K || q_0) = E_{q_K}[f] - E_{q_0}[f],     f(z) = log p(x, z) - log q_0(z | x)
 
 where q_K is the law of a chain of K steps, invariant for the posterior, that starts at q_0; log q_K cancels. L >= 0,
-and for long chains it is the symmetrised Kullback-Leibler divergence. phi follows
+and for long chains it is the symmetrised Kullback-Leibler divergence. Where the steps do not depend on phi it follows
 
     grad L = - grad E_{q_0}[f] - E_{q_K}[grad log q_0(z_K)] + E_{q_0}[(f(z_K) - b) grad log q_0(z_0)],
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from metvae_cli.kernels.adaptation import Adaptation
+from metvae_cli.kernels.independent import Independent
 from metvae_cli.objectives.base import Model, ObjectiveOutput
 from metvae_cli.objectives.functionals import mean, without_each
 from metvae_cli.objectives.split_gradient import (
@@ -61,7 +62,20 @@ class ContrastiveObjective:
     def validate(self, sampler: Sampler) -> list[str]:
         """Refuse a chain that is not invariant for the posterior (ValueError with the remedy)."""
         require_posterior_chain("vcd", sampler, self.num_samples)
+        if moved_by_encoder := _moved_by_encoder(sampler):
+            raise ValueError(
+                "objective=vcd: takes the chain's law given z_0 to be free of the encoder, and with "
+                f"{moved_by_encoder} it is not, so that phi would follow another gradient; set sampler=hmc "
+                "sampler.precondition=none, or objective=hoffman"
+            )
         return unused_by_split(sampler)
+
+
+def _moved_by_encoder(sampler: Sampler) -> str | None:
+    """The words by which steps depend on q(z | x); None where they do not."""
+    if sampler.precondition == "encoder":
+        return "sampler.precondition=encoder"
+    return "sampler=independent" * any(isinstance(kernel.proposal, Independent) for kernel in sampler.steps) or None
 
 
 def divergence(output: ObjectiveOutput) -> Tensor:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from metvae_cli.densities import AnnealedPath, concatenate, select
 from metvae_cli.kernels.base import Kernel, StepNoise
-from metvae_cli.kernels.metropolis_hastings import MetropolisHastings, Origin
+from metvae_cli.kernels.metropolis_hastings import MetropolisHastings
 from metvae_cli.samplers.reverse import Reverse
 from metvae_cli.samplers.trajectory import Trajectory
 
-_NO_MASS = 1e4  # nats
+_OVERFLOWS = -1e12  # nats: a log-density from where one more move may lead to numbers that no float holds
 
 
 class Exact(Reverse):
@@ -31,31 +31,32 @@ class Exact(Reverse):
     def log_prob(self, trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
         """log r of the decisions that were taken."""
         own = trajectory.info.log_path.sum(0) - trajectory.initial.log_initial
-        return -own - _log_sum(trajectory, path, kernels, betas)
+        return -own - _log_sum(trajectory, -own, path, kernels, betas)
 
 
-def _log_sum(trajectory: Trajectory, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor) -> Tensor:
-    """log sum_b p(x, z_K) / w_b over all histories b, (S, B)."""
+def _log_sum(
+    trajectory: Trajectory, own: Tensor, path: AnnealedPath, kernels: Sequence[Kernel], betas: Tensor
+) -> Tensor:
+    """log sum_b p(x, z_K) / w_b over all histories b, (S, B). `own`: log p(x, z_K) / w of the one that was taken."""
     create_graph = torch.is_grad_enabled()
     points = trajectory.final
     increments = torch.zeros_like(points.log_final)  # of one history per row, from the step reached on; inf: impossible
-    for kernel, beta, noise in reversed(list(zip(kernels, betas, trajectory.noise, strict=True))):
+    taken = torch.ones_like(increments, dtype=torch.bool)
+    steps = zip(kernels, betas, trajectory.noise, trajectory.info.accepted, strict=True)
+    for kernel, beta, noise, accepted in reversed(list(steps)):
         assert isinstance(kernel, MetropolisHastings)
         assert noise is not None
         back = _for_rows(noise, len(increments))
         stayed, moved = kernel.retrace(points, back, path, beta, create_graph=create_graph)
-        alive = moved.possible & (~stayed.possible | ~_hopeless(moved, stayed))
+        alive = moved.possible & (moved.point.log_initial > _OVERFLOWS) & (moved.increment < -_OVERFLOWS)
         points = concatenate(stayed.point, select(alive, moved.point, stayed.point))
         kept = torch.where(stayed.possible, increments + stayed.increment, torch.inf)
         increments = torch.cat([kept, torch.where(alive, increments + moved.increment, torch.inf)])
-    log_masses = points.log_initial - increments
+        accepted = accepted.repeat(len(taken) // len(accepted), 1)
+        taken = torch.cat([taken & ~accepted, taken & accepted])
+    # The history that was taken is known, and is not rounded on its way back: r is at most 1 whatever the floats do.
+    log_masses = torch.where(taken, own.repeat(len(taken) // len(own), 1), points.log_initial - increments)
     return log_masses.unflatten(0, (-1, len(trajectory.final.z))).logsumexp(0)
-
-
-def _hopeless(one: Origin, other: Origin) -> Tensor:
-    """Where `one` has a mass beside that of `other` that no float holds: going on from there could only overflow."""
-    masses = [(origin.point.log_initial - origin.increment).detach() for origin in (one, other)]
-    return ~(masses[0] > masses[1] - _NO_MASS)
 
 
 def _for_rows(noise: StepNoise, rows: int) -> StepNoise:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metvae_cli.densities import AnnealedPath, Point
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.adaptation import Outcome, StepSizeAdaptation
-from metvae_cli.kernels.base import Kernel, StepInfo
+from metvae_cli.kernels.base import Kernel, Proposal, Proposed, StepInfo
+from metvae_cli.kernels.random_walk import RandomWalk
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.samplers.assembly import AcceptanceName, make_kernel
 from tests.kernels.cases import CASE_IDS, CASES, EVERY_CASE, AnyCase, Case
@@ -53,8 +54,12 @@ def test_what_is_not_finite_is_rejected_and_counted(case: AnyCase, rule: Accepta
     assert torch.isfinite(point.log_final).all()
     assert (point.z[..., 0] <= 0.5).all()
     assert info.divergent.any()
-    for entry in (info.log_reversal, info.log_path, info.log_alpha, info.accept_prob):
-        assert torch.isfinite(entry).all()
+    assert torch.isfinite(info.log_alpha).all()
+    assert torch.isfinite(info.accept_prob).all()
+    worthless = info.divergent & (rule == "none" and not case.proposal().is_reversible)
+    for entry in (info.log_reversal, info.log_path):
+        assert torch.isfinite(entry[~worthless]).all()
+        assert (entry[worthless] == -math.inf).all()
     assert not (info.divergent & info.accepted).any()
 
 
@@ -137,3 +142,45 @@ def test_adapting_to_barkers_own_acceptance_would_let_the_step_vanish() -> None:
 def test_targets_out_of_range_are_refused(target: float) -> None:
     with pytest.raises(ValueError, match="target_accept="):
         StepSizeAdaptation([], target)
+
+
+class Across(Proposal):
+    """To the right by a half, as a map that does not undo itself."""
+
+    is_reversible = False
+
+    def propose(
+        self, point: Point, path: AnnealedPath, beta: Beta, *, create_graph: bool, noise: Tensor | None = None
+    ) -> Proposed:
+        return Proposed(path.evaluate(point.z + 0.5, create_graph=create_graph), torch.zeros_like(point.log_final))
+
+
+@pytest.mark.parametrize("is_reversible", [False, True])
+def test_a_move_over_the_edge_adds_no_mass(is_reversible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine tenths of the mass of (0, 1) lie in its right half, from where the move leads out: E[w] is 0.9, not 1.8."""
+
+    def target(z: Tensor) -> Tensor:
+        mass = torch.where(z < 0.5, 0.2, 1.8)
+        return torch.where((z > 0) & (z < 1), mass, 0.0).log().sum(-1)
+
+    monkeypatch.setattr(Across, "is_reversible", is_reversible)  # the wrong claim
+    torch.manual_seed(0)
+    point, info = run(make_kernel(Across(), "none"), target, torch.rand(100_000, 1, 1), steps=1)
+    mean = (point.log_final + info.log_reversal.sum(0)).exp().mean()
+    assert (abs(mean - 0.9) < 0.02) != is_reversible
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_wall_leaves_the_gradient_of_a_temperature_finite(rule: AcceptanceName) -> None:
+    def walled(z: Tensor) -> Tensor:
+        return torch.where(z[..., 0] > 0.0, -math.inf, standard_normal(z))
+
+    beta = torch.tensor(0.5, requires_grad=True)
+    path = AnnealedPath(standard_normal, walled, needs_score=False)
+    point = path.evaluate(-torch.rand(200, 1, 2), create_graph=True)
+    point, info = make_kernel(RandomWalk(StepSize(0.5)), rule).step(point, path, beta, create_graph=True)
+    assert info.divergent.any()
+    total = (info.log_path + info.log_alpha + info.log_reversal).sum()
+    assert total.requires_grad == (rule != "none")
+    if total.requires_grad:
+        assert torch.isfinite(torch.autograd.grad(total, beta)[0])

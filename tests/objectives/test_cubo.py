@@ -126,6 +126,18 @@ def test_it_learns_a_wide_encoder() -> None:
     assert scales[1] < 1.0
 
 
+def test_one_sample_far_ahead_leaves_the_step_finite() -> None:
+    """In single precision, whose largest number is e^88: a sample further ahead counts as one that is 20 nats ahead."""
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    model, order = Line(log_scale=4.0), 2.0
+    output = ChiObjective(10, order)(model, NONE, X.float().expand(50, 1))
+    first, second = (output.log_weights.topk(2, dim=0).values).unbind()
+    assert (order * (first - second)).max() > 90
+    gradient = torch.stack(torch.autograd.grad(output.loss, model.inference_parameters()))
+    assert torch.isfinite(gradient.square()).all()
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="num_samples=1"):
         ChiObjective(1)

@@ -161,6 +161,20 @@ def test_steps_far_too_long_are_rejected_and_leave_the_gradient_finite(acceptanc
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("widen", [1e-2, 1e-4, 1e-7])
+def test_a_narrow_start_is_never_worth_more_than_the_evidence(widen: float, dtype: torch.dtype) -> None:
+    """A chain leaves q within a step, and is taken back to it: where it went in between q has next to no mass."""
+    torch.set_default_dtype(dtype)
+    sampler = sampler_of([Hamiltonian(StepSize(0.5)), Hamiltonian(StepSize(0.5))], "barker", Exact())
+    model = LinearGaussian(widen=widen)
+    with torch.no_grad():
+        log_weights = WeightObjective("path", "mean", 20_000)(model, sampler, X.to(dtype)).log_weights[:, 0]
+    ratios = log_weights - model.log_evidence(X.to(dtype))
+    assert ratios.exp().mean() < 1 + 5 * ratios.exp().std() / math.sqrt(len(ratios))
+    assert ratios.max() < 20
+
+
 def hamiltonians(step_sizes: Sequence[StepSize]) -> list[Proposal]:
     return [Hamiltonian(step_size) for step_size in step_sizes]
 

@@ -17,6 +17,7 @@ SAMPLERS = {
     "langevin sampler.acceptance=none sampler.reverse=learned": "",
     "hmc": "metvae metvae_stopped",
     "hmc sampler.decisions=enumerated sampler.reverse=learned": "metvae metvae_stopped",
+    "independent sampler.acceptance=none": "",
     "hmc_tempered": "annealed",
     "hmc_tempered sampler.acceptance=barker sampler.decisions=enumerated": "metvae metvae_stopped",
     "hmc_stopped": "metvae metvae_stopped",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from metvae_cli.kernels.hamiltonian import Hamiltonian
+from metvae_cli.kernels.independent import Independent as IndependentProposal
 from metvae_cli.kernels.step_size import StepSize
 from metvae_cli.objectives.base import Objective
 from metvae_cli.objectives.fisher import FisherObjective
@@ -174,6 +175,17 @@ def test_a_chain_that_is_not_invariant_for_the_posterior_is_refused(make: type[F
     with pytest.raises(ValueError, match="step_size_rule"):
         make(2).validate(learned)
     assert make(2).validate(make_sampler(2)) == []
+
+
+def test_steps_that_depend_on_the_encoder_are_refused_where_that_would_be_forgotten() -> None:
+    constant = make_schedule("constant", 1)
+    for words, sampler in {
+        "sampler.precondition=encoder": Sampler(make_sampler(1).steps, constant, precondition="encoder"),
+        "sampler=independent": Sampler([make_kernel(IndependentProposal(), "metropolis")], constant),
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            ContrastiveObjective(2).validate(sampler)
+        assert FisherObjective(2).validate(sampler) == []
 
 
 def test_evaluations_are_counted() -> None:
