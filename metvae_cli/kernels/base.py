@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metvae_cli.densities import AnnealedPath, Beta, Point, select
+from metvae_cli.densities import AnnealedPath, Beta, Point
 from metvae_cli.kernels.step_size import StepSize
 
 
@@ -164,7 +164,10 @@ def log_ratio(point: Point, proposed: Proposed, path: AnnealedPath, beta: Beta) 
     # 0 times a sum is NaN where an entry of z' is not finite: one look at (S, B) in place of one at (S, B, D).
     finite = torch.isfinite(raw.detach() + 0 * proposed.point.z.detach().sum(-1))
     if isinstance(beta, Tensor) and beta.requires_grad:  # whose gradient would have 0 times a density that is infinite
-        known = select(finite, proposed.point, point)
+        known = point._replace(
+            log_initial=torch.where(finite, proposed.point.log_initial, point.log_initial),
+            log_final=torch.where(finite, proposed.point.log_final, point.log_final),
+        )
         gain = path.log_prob(known, beta) - path.log_prob(point, beta)
         raw = gain + proposed.log_correction
     return LogRatio(torch.where(finite, raw, 0.0), finite, gain)

@@ -67,7 +67,12 @@ def refuse(bookkeeping: str, sampler: Sampler) -> None:
             "bookkeeping=reversal: with an adjusted kernel and a constant schedule the weight telescopes to that of "
             "z_0 and a plain ELBO is trained unawares; set sampler.schedule=linear, or objective=metvae"
         )
-    if bookkeeping == "reversal" and any(_always_draws_anew(kernel) for kernel in sampler.steps):
+    if bookkeeping == "reversal":
+        _refuse_draws_anew(sampler)
+
+
+def _refuse_draws_anew(sampler: Sampler) -> None:
+    if any(_always_draws_anew(kernel) for kernel in sampler.steps):
         raise ValueError(
             "bookkeeping=reversal: where every draw from the encoder is taken the weight telescopes to that of z_K and "
             "a plain ELBO is trained unawares; set sampler.acceptance=barker sampler.schedule=linear, or "
