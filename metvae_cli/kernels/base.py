@@ -163,7 +163,8 @@ def log_ratio(point: Point, proposed: Proposed, path: AnnealedPath, beta: Beta) 
     raw = gain + proposed.log_correction
     # 0 times a sum is NaN where an entry of z' is not finite: one look at (S, B) in place of one at (S, B, D).
     finite = torch.isfinite(raw.detach() + 0 * proposed.point.z.detach().sum(-1))
-    if isinstance(beta, Tensor) and beta.requires_grad:  # whose gradient would have 0 times a density that is infinite
+    if torch.is_grad_enabled() and isinstance(beta, Tensor) and beta.requires_grad:
+        # Its gradient would have 0 times a density that is infinite.
         known = point._replace(
             log_initial=torch.where(finite, proposed.point.log_initial, point.log_initial),
             log_final=torch.where(finite, proposed.point.log_final, point.log_final),

@@ -69,7 +69,8 @@ class Unadjusted(Kernel):
         """Refresh, propose and compare."""
         start = self.proposal.refresh(point)
         proposed = self.proposal.propose(start.point, path, beta, create_graph=create_graph)
-        ratio, finite, _ = log_ratio(start.point, proposed, path, beta)
+        with torch.no_grad():  # nothing of the test enters the weight
+            ratio, finite, _ = log_ratio(start.point, proposed, path, beta)
         return Attempt(start, proposed, ratio, finite)
 
     def outcome(self, attempt: Attempt) -> tuple[Point, StepInfo]:

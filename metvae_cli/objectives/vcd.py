@@ -75,7 +75,9 @@ def _moved_by_encoder(sampler: Sampler) -> str | None:
     """The words by which steps depend on q(z | x); None where they do not."""
     if sampler.precondition == "encoder":
         return "sampler.precondition=encoder"
-    return "sampler=independent" * any(isinstance(kernel.proposal, Independent) for kernel in sampler.steps) or None
+    if any(isinstance(kernel.proposal, Independent) for kernel in sampler.steps):
+        return "sampler=independent"
+    return None
 
 
 def divergence(output: ObjectiveOutput) -> Tensor:
