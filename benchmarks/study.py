@@ -41,14 +41,14 @@ def command_lines(study: Study, unit: Unit, folder: Path, evaluation: Path) -> I
     elif not trained:
         yield "train", [*study.words(unit), f"seed={unit.seed}", f"hydra.run.dir={folder}"]
     if not trained or read_status(evaluation).get("status") != "finished":  # an earlier one is of earlier weights
-        yield "evaluate", [f"run={folder}", *study.evaluate, f"hydra.run.dir={evaluation}"]
+        yield "evaluate", [f"run={folder}", *study.measure(unit), f"hydra.run.dir={evaluation}"]
 
 
 def carry_out(study: Study, unit: Unit, home: Path) -> Record | None:
     """Do what is left of a run and read its record; None if a command failed."""
     label = label_of(unit)
     folder = home / study.name / study.folder(unit)
-    evaluation = folder / f"evaluation_{short_hash(study.evaluate)}"
+    evaluation = folder / f"evaluation_{short_hash(study.measure(unit))}"
     for command, words in command_lines(study, unit, folder, evaluation):
         started = time.monotonic()
         status = status_of([sys.executable, "-m", "metvae_cli.cli", command, *words])

@@ -12,6 +12,7 @@ A study is a file of `benchmarks/studies`:
       IWAE-10: [experiment=mnist_iwae]      # the words that make the row what it is
     grid:                                   # settings in which each row is trained; none is one setting
       D = 2: [latent_dim=2]
+    grid_of: evaluate                       # its words are for `metvae evaluate`, of the same runs; else for `train`
     detail: true                            # of a grid: a table with all columns for each setting
     published: {IWAE-10: "-84.82"}          # a number to stand beside it, with its source in the text
 """
@@ -26,7 +27,7 @@ from omegaconf import OmegaConf
 
 STUDIES = Path(__file__).parent / "studies"
 _NEEDED = {"title", "rows", "seeds"}
-_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "detail", "published"}
+_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "grid_of", "detail", "published"}
 
 
 class Unit(NamedTuple):
@@ -48,6 +49,7 @@ class Study:
     common: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
     grid: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    grid_of: str = "train"
     detail: bool = False
     text: str = ""
     verdict: str = ""
@@ -67,13 +69,21 @@ class Study:
 
     def words(self, unit: Unit) -> list[str]:
         """The words of a run for `metvae train`, without its seed."""
-        chosen = [*self.rows[unit.row], *self.common, *self.grid.get(unit.setting, ())]
+        chosen = [*self.rows[unit.row], *self.common, *self._of(unit, "train")]
         # An experiment comes first, so that what all rows share has the last word over its defaults.
         return sorted(chosen, key=lambda word: not word.startswith("experiment="))
 
+    def measure(self, unit: Unit) -> list[str]:
+        """The words by which `metvae evaluate` measures a run."""
+        return [*self.evaluate, *self._of(unit, "evaluate")]
+
+    def _of(self, unit: Unit, command: str) -> tuple[str, ...]:
+        """What the grid says to a command."""
+        return self.grid.get(unit.setting, ()) if command == self.grid_of else ()
+
     def folder(self, unit: Unit) -> str:
         """The name of a run's folder: other words are another folder."""
-        label = f"{unit.setting}_{unit.row}" if unit.setting else unit.row
+        label = f"{unit.setting}_{unit.row}" if self._of(unit, "train") else unit.row
         return f"{_slug(label)}-{short_hash(self.words(unit))}_seed_{unit.seed}"
 
 
@@ -90,8 +100,8 @@ def load_study(name: str) -> Study:
     """The study of this name.
 
     Raises:
-        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, a row with a comma, or
-            detail without a grid
+        StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, a row with a comma,
+            detail without a grid, or a grid of another command
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
@@ -103,6 +113,8 @@ def load_study(name: str) -> Study:
         raise StudyError(f"studies/{name}.yaml: published numbers of no row: {', '.join(sorted(stray))}")
     if content.get("detail") and not content.get("grid"):
         raise StudyError(f"studies/{name}.yaml: detail is of a grid, and there is none; take it out")
+    if (of := content.get("grid_of", "train")) not in ("train", "evaluate"):
+        raise StudyError(f"studies/{name}.yaml: grid_of: {of!r} is neither train nor evaluate")
     if split := [label for label in content["rows"] if "," in label]:
         raise StudyError(f"studies/{name}.yaml: row {split[0]!r}: commas separate rows in --rows; take it out")
     return Study(
@@ -113,6 +125,7 @@ def load_study(name: str) -> Study:
         common=tuple(content.get("common", ())),
         evaluate=tuple(content.get("evaluate", ())),
         grid={str(label): tuple(words) for label, words in content.get("grid", {}).items()},
+        grid_of=of,
         detail=content.get("detail", False),
         text=content.get("text", ""),
         verdict=content.get("verdict", ""),

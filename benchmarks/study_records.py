@@ -101,7 +101,7 @@ def _is_current(study: Study, record: Record) -> bool:
     unit = unit_of(record)
     if unit.row not in study.rows or unit.setting not in study.settings:
         return False
-    return record["words"] == study.words(unit) and record["evaluate"] == list(study.evaluate)
+    return record["words"] == study.words(unit) and record["evaluate"] == study.measure(unit)
 
 
 def keep(study: Study, record: Record) -> bool:
@@ -134,7 +134,7 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
         "row": unit.row,
         "seed": unit.seed,
         "words": study.words(unit),
-        "evaluate": list(study.evaluate),
+        "evaluate": study.measure(unit),
         "commit": seen[0].get("commit", "")[:10],
         "changed": sorted({path for one in seen for path in one.get("changed", ())}),
         "torch": manifest["versions"]["torch"],

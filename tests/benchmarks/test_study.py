@@ -86,6 +86,15 @@ def test_seeds_are_the_outer_loop_and_other_words_are_another_folder() -> None:
     assert {GRID.folder(unit) for unit in units}.isdisjoint(other.folder(unit) for unit in units)
 
 
+def test_a_grid_of_evaluations_measures_one_run_in_several_ways() -> None:
+    study_of = Study(**{**GRID.__dict__, "grid": {"few": ("data=2",), "all": ("data=9",)}, "grid_of": "evaluate"})
+    few, every = (Unit(setting, "VAE", 0) for setting in study_of.grid)
+    assert study_of.words(few) == study_of.words(every) == ["sampler=none", "objective=elbo", "latent_dim=3"]
+    assert study_of.folder(few) == study_of.folder(every)
+    assert study_of.measure(few) == ["importance.num_samples=5", "data=2"]
+    assert study_of.measure(every) == ["importance.num_samples=5", "data=9"]
+
+
 def test_an_experiment_comes_before_the_words_that_change_it() -> None:
     one = Study("s", "S", {"a": ("latent_dim=2", "experiment=digits_vae")}, (0,), common=("seed=1",))
     assert one.words(Unit("", "a", 0)) == ["experiment=digits_vae", "latent_dim=2", "seed=1"]
@@ -266,6 +275,7 @@ def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys
         ({"published": {"VAEE": "1"}}, "published numbers of no row: VAEE"),
         ({"rows": {"VAE, wide": []}}, "commas separate rows"),
         ({"detail": True}, "detail is of a grid"),
+        ({"grid_of": "sample"}, "'sample' is neither train nor evaluate"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any], said: str) -> None:
