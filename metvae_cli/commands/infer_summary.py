@@ -2,23 +2,20 @@
 
 import math
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from metvae_cli.commands.train_summary import limit_to_raise
+from metvae_cli.commands.ending import from_here, go_on, print_ending
 
-_NARROWEST = 100
 # Above this the chains have not mixed (Vehtari et al. 2021).
 _MIXED = 1.01
 
 
 def print_inference(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> None:
-    """Print on standard output; paths as one would type them from here.
+    """Print on standard output.
 
     Raises:
         BrokenPipeError: nobody reads it
@@ -28,7 +25,7 @@ def print_inference(summary: Mapping[str, Any], folder: Path, config: Mapping[st
     table.add_column("value", justify="right")
     for name, value in _rows(summary):
         table.add_row(name, value)
-    _print(table, _next_lines(summary, folder, config))
+    print_ending(table, _next_lines(summary, folder, config))
 
 
 def print_comparison(summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
@@ -47,21 +44,8 @@ def print_comparison(summaries: Mapping[str, Mapping[str, Any]], folder: Path) -
             _number(summary.get("chains/r_hat"), 3),
             _number(summary.get("chains/effective_size_per_evaluation"), 4),
         )
-    _print(table, [f"run        {_from_here(folder)}", f"look       {_from_here(folder) / 'methods.png'}"])
-
-
-def _print(table: Table, lines: Sequence[str]) -> None:
-    if sys.stdout is None:
-        return
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, _NARROWEST)
-    try:
-        console.print(table)
-        for line in lines:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    except SystemExit:  # rich's answer to a closed pipe
-        raise BrokenPipeError from None
+    here = from_here(folder)
+    print_ending(table, [f"run        {here}", f"look       {here / 'methods.png'}"])
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -113,7 +97,7 @@ def _distances(summary: Mapping[str, Any], kind: str, label: str) -> list[tuple[
 
 def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> list[str]:
     """What to look at and to type next."""
-    here = _from_here(folder)
+    here = from_here(folder)
     lines = [f"run        {here}", f"look       {here}/density.png, samples.png, walk.png"]
     if "chains/r_hat" not in summary:
         lines[1] = f"look       {here}/density.png, samples.png"
@@ -125,12 +109,10 @@ def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, A
         lines.append(f"note       R-hat is above {_MIXED}: chains too short (evaluation.chain_draws) or not mixing")
     if "chains/r_hat" in summary and config["sampler"].get("acceptance") == "none":
         lines.append("note       without acceptance, long chains have another limit than the target, or none")
-    if "stopped" in summary and (limit := limit_to_raise(str(summary["stopped"]), config)):
+    if "stopped" in summary:
         path = config["target"].get("path")
-        moved = f" {shlex.quote(f'target.path={path}')}" if path else ""
-        plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
-        word = shlex.quote(f"resume={here}")
-        lines.append(f"go on      metvae infer {word} {limit}{moved}{plugins}")
+        moved = shlex.quote(f"target.path={path}") if path else ""
+        lines += go_on("infer", here, str(summary["stopped"]), config, moved)
     return lines
 
 
@@ -138,10 +120,6 @@ def _number(value: float | None, digits: int) -> str:
     if value is None:
         return "-"
     return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _from_here(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _name_of_estimate(summary: Mapping[str, Any]) -> str:

@@ -3,17 +3,14 @@
 import math
 import shlex
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from metvae_cli.commands.train_summary import limit_to_raise
+from metvae_cli.commands.ending import from_here, go_on, look, print_ending
 
-_NARROWEST = 100
 _SUMMARIZED = ("val/bound", "test/bound", "test/nll")
 
 
@@ -33,8 +30,6 @@ def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path, config:
     Raises:
         BrokenPipeError: nobody reads it
     """
-    if sys.stdout is None:
-        return
     table = Table(title="results (log-likelihoods and bounds in nats per datum)", title_justify="left")
     table.add_column("seed")
     for column in ("validation bound", "of epoch", "test bound", "test log-likelihood", "stopped by"):
@@ -52,23 +47,14 @@ def print_replicas(found: Mapping[int, Mapping[str, Any]], folder: Path, config:
     bounds = {name: _mean_and_spread([summary[name] for summary in found.values()]) for name in _SUMMARIZED}
     validation, test, nll = (bounds[name] for name in _SUMMARIZED)
     table.add_row("mean ± sd", _both(validation), "", _both(test), _both((-nll[0], nll[1])), "")
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, _NARROWEST)
-    here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    limit = limit_to_raise(str(next(iter(found.values()))["stopped"]), config)
-    plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
-    try:
-        console.print(table)
-        for line in (
-            f"runs       {here}/seed_{{{','.join(map(str, found))}}}",
-            f"look       tensorboard --logdir {shlex.quote(str(here))}",
-            f"compare    metvae compare {shlex.quote(str(here))}",
-            *([f"go on      metvae train {shlex.quote(f'resume={here}')} {limit}{plugins}"] if limit else []),
-        ):
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    except SystemExit:  # rich's answer to a closed pipe
-        raise BrokenPipeError from None
+    here = from_here(folder)
+    lines = [
+        f"runs       {here}/seed_{{{','.join(map(str, found))}}}",
+        look(here),
+        f"compare    metvae compare {shlex.quote(str(here))}",
+        *go_on("train", here, str(next(iter(found.values()))["stopped"]), config),
+    ]
+    print_ending(table, lines)
 
 
 def _mean_and_spread(values: list[float]) -> tuple[float, float]:

@@ -1,20 +1,17 @@
 """The table that ends a sweep: how every job stands, as its own files say."""
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metvae_cli.commands.ending import look, print_ending
 from metvae_cli.errors import printable
 from metvae_cli.tracking.run_directory import DONE, RunDirectory, read_status
 
-_NARROWEST = 100
 _VALUES = {"train": "best validation bound", "infer": "score", "evaluate": "log-likelihood"}
 # What a run gives its sweep, as summary.json calls it: of infer, of train, of a plain chain.
 _SCORES = ("bound", "val/bound", "chains/effective_size_per_evaluation")
@@ -59,8 +56,6 @@ def print_sweep(
     Raises:
         BrokenPipeError: nobody reads it
     """
-    if sys.stdout is None:
-        return
     counts = [(status, sum(job.status == status for job in jobs)) for status in dict.fromkeys(j.status for j in jobs)]
     counts += [("not begun", missing)] if missing else []
     table = Table(title=f"sweep: {', '.join(f'{count} {status}' for status, count in counts)}", title_justify="left")
@@ -74,19 +69,8 @@ def print_sweep(
         place = printable(job.folder.relative_to(folder).as_posix())
         status = Text(job.status, style=_COLOURS.get(job.status, "yellow"))
         table.add_row(Text(place), status, value, Text(job.reason))
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, _NARROWEST)
-    try:
-        console.print(table)
-        logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
-        lines = [*notes, f"sweep      {folder}", f"look       tensorboard --logdir {shlex.quote(logs)}"]
-        if to_go_on:
-            lines.append(f"go on      {to_go_on}")
-        for line in lines:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    except SystemExit:  # rich's answer to a closed pipe
-        raise BrokenPipeError from None
+    lines = [*notes, f"sweep      {folder}", look(folder)]
+    print_ending(table, [*lines, f"go on      {to_go_on}"] if to_go_on else lines)
 
 
 def _score(folder: Path) -> Any:

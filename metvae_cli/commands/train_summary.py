@@ -2,61 +2,39 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-_NARROWEST = 100
+from metvae_cli.commands.ending import from_here, go_on, look, plugins_word, print_ending
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> None:
-    """Print on standard output; paths as one would type them from here.
+    """Print on standard output.
 
     Raises:
         BrokenPipeError: nobody reads it
     """
-    if sys.stdout is None:
-        return
     table = Table(title="results (log-likelihoods and bounds in nats per datum)", title_justify="left")
     table.add_column("quantity")
     table.add_column("value", justify="right")
     for name, value in _rows(summary, config):
         table.add_row(name, value)
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, _NARROWEST)
-    try:
-        console.print(table)
-        for line in _next_lines(summary, folder, config):
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    except SystemExit:  # rich's answer to a closed pipe
-        raise BrokenPipeError from None
+    print_ending(table, _next_lines(summary, from_here(folder), config))
 
 
-def _next_lines(summary: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> list[str]:
+def _next_lines(summary: Mapping[str, Any], here: Path, config: Mapping[str, Any]) -> list[str]:
     """What to type next."""
-    if folder.is_relative_to(Path.cwd()):
-        folder = folder.relative_to(Path.cwd())
-    logs = "outputs" if folder.parts[:1] == ("outputs",) else str(folder)
-    plugins = f" plugins=[{','.join(config['plugins'])}]" if config.get("plugins") else ""
-    limit = limit_to_raise(str(summary["stopped"]), config)
+    plugins = f" {word}" if (word := plugins_word(config)) else ""
     return [
-        f"run        {folder}",
-        f"look       tensorboard --logdir {shlex.quote(logs)}",
-        f"measure    metvae evaluate {_hydra_word('run', folder)}{plugins}",
-        f"pictures   metvae sample {_hydra_word('run', folder)}{plugins}",
-        *([f"go on      metvae train {shlex.quote(f'resume={folder}')} {limit}{plugins}"] if limit else []),
+        f"run        {here}",
+        look(here),
+        f"measure    metvae evaluate {_hydra_word('run', here)}{plugins}",
+        f"pictures   metvae sample {_hydra_word('run', here)}{plugins}",
+        *go_on("train", here, str(summary["stopped"]), config),
     ]
-
-
-def limit_to_raise(stopped: str, config: Mapping[str, Any]) -> str:
-    """The word that lets a run go on; empty where there is none, as at the end of a cosine schedule."""
-    ended = stopped == "max_epochs" and config["optimizer"].get("schedule") == "cosine"
-    return "" if ended else f"trainer.{stopped}=N"
 
 
 def _hydra_word(key: str, folder: Path) -> str:
