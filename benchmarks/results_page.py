@@ -9,7 +9,7 @@ from benchmarks.figure_plan import load_figures
 from benchmarks.overview import load_overview, write_overview
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
-from benchmarks.study_records import RECORDS, Record, by_difference, likelihood, records_of, unit_of
+from benchmarks.study_records import RECORDS, Record, by_difference, difference, likelihood, records_of, unit_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
@@ -156,8 +156,10 @@ def table(study: Study, setting: str = "") -> Iterator[str]:
 def grid_table(study: Study) -> Iterator[str]:
     """Lines of a table with the settings of a grid below one another and the rows beside one another; best in bold."""
     records = records_of(study)
-    yield f"| | words | {' | '.join(study.rows)} |"
-    yield "|---" * (len(study.rows) + 2) + "|"
+    first, *others = study.rows
+    differences = [f"{row} less {first}" for row in others] if study.paired else []
+    yield f"| | words | {' | '.join([*study.rows, *differences])} |"
+    yield "|---" * (len(study.rows) + len(differences) + 2) + "|"
     for setting, words in study.grid.items():
         found = {row: _nats(records, setting, row) for row in study.rows}
         means = {row: statistics.fmean(values) for row, values in found.items() if values}
@@ -166,13 +168,23 @@ def grid_table(study: Study) -> Iterator[str]:
             (f"**{spread(values)}**" if row == best else spread(values)) if values else "not measured"
             for row, values in found.items()
         ]
+        cells += [_difference(records, setting, row, first) for row in others] if study.paired else []
         yield f"| {setting} | `{' '.join(words)}` | {' | '.join(cells)} |"
     yield ""
     yield "The rows: " + "; ".join(f"{row}: `{' '.join(words)}`" for row, words in study.rows.items()) + "."
     counts = sorted({len(_nats(records, setting, row)) for setting in study.grid for row in study.rows} - {0})
     data = {one["estimators"]["ais"]["data"] for one in records if "ais" in one["estimators"]}
     how = f"annealing, of the same {max(data)} data" if data else "importance sampling"
-    yield f"Test log-likelihood by {how}; seeds of a cell: {', '.join(map(str, counts)) or 'none'}."
+    if study.grid_of == "evaluate":
+        how = "what its line says, of the same data for all rows"
+    paired = " Differences: datum by datum (standard error of their mean over data)." if study.paired else ""
+    yield f"Test log-likelihood by {how}; seeds of a cell: {', '.join(map(str, counts)) or 'none'}.{paired}"
+
+
+def _difference(records: Sequence[Record], setting: str, row: str, first: str) -> str:
+    chosen = ([one for one in records if unit_of(one)[:2] == (setting, label)] for label in (row, first))
+    found = difference(*chosen)
+    return "not measured" if found is None else f"{found[0]:+.2f} ({found[1]:.2f})"
 
 
 def _nats(records: Sequence[Record], setting: str, row: str) -> list[float]:

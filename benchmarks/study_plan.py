@@ -13,6 +13,7 @@ A study is a file of `benchmarks/studies`:
     grid:                                   # settings in which each row is trained; none is one setting
       D = 2: [latent_dim=2]
     grid_of: evaluate                       # its words are for `metvae evaluate`, of the same runs; else for `train`
+    paired: true                            # of a grid: rows less the first, datum by datum
     detail: true                            # of a grid: a table with all columns for each setting
     published: {IWAE-10: "-84.82"}          # a number to stand beside it, with its source in the text
 """
@@ -27,7 +28,7 @@ from omegaconf import OmegaConf
 
 STUDIES = Path(__file__).parent / "studies"
 _NEEDED = {"title", "rows", "seeds"}
-_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "grid_of", "detail", "published"}
+_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "grid_of", "paired", "detail", "published"}
 
 
 class Unit(NamedTuple):
@@ -50,6 +51,7 @@ class Study:
     evaluate: tuple[str, ...] = ()
     grid: dict[str, tuple[str, ...]] = field(default_factory=dict)
     grid_of: str = "train"
+    paired: bool = False
     detail: bool = False
     text: str = ""
     verdict: str = ""
@@ -101,7 +103,7 @@ def load_study(name: str) -> Study:
 
     Raises:
         StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, a row with a comma,
-            detail without a grid, or a grid of another command
+            detail, pairs or a command without a grid, or a grid of another command
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
@@ -111,8 +113,8 @@ def load_study(name: str) -> Study:
         raise StudyError(f"studies/{name}.yaml: {kind} {', '.join(sorted(wrong))}; keys are {', '.join(sorted(_KEYS))}")
     if stray := set(content.get("published", {})) - set(content["rows"]):
         raise StudyError(f"studies/{name}.yaml: published numbers of no row: {', '.join(sorted(stray))}")
-    if content.get("detail") and not content.get("grid"):
-        raise StudyError(f"studies/{name}.yaml: detail is of a grid, and there is none; take it out")
+    if stray := [key for key in ("detail", "grid_of", "paired") if content.get(key) and not content.get("grid")]:
+        raise StudyError(f"studies/{name}.yaml: {stray[0]} is of a grid, and there is none; take it out")
     if (of := content.get("grid_of", "train")) not in ("train", "evaluate"):
         raise StudyError(f"studies/{name}.yaml: grid_of: {of!r} is neither train nor evaluate")
     if split := [label for label in content["rows"] if "," in label]:
@@ -126,6 +128,7 @@ def load_study(name: str) -> Study:
         evaluate=tuple(content.get("evaluate", ())),
         grid={str(label): tuple(words) for label, words in content.get("grid", {}).items()},
         grid_of=of,
+        paired=content.get("paired", False),
         detail=content.get("detail", False),
         text=content.get("text", ""),
         verdict=content.get("verdict", ""),

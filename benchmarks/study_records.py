@@ -55,15 +55,34 @@ def unit_of(record: Record) -> Unit:
 
 
 def likelihood(record: Record) -> tuple[float, float] | None:
-    """What rows are compared by: an estimate of log p(x), and its standard error over data; None without any.
+    """What rows are compared by: an estimate of log p(x), and its standard error over data; None without any."""
+    best = record["estimators"].get(compared_by(record))
+    return None if best is None else (best["nats"], best[_ERROR])
+
+
+def compared_by(record: Record) -> str:
+    """The estimator that rows are compared by.
 
     The exact one, if it is of all the data; that by annealing, whose data may be some, but are the same for all rows of
     a study; or that by importance sampling.
     """
-    own, annealed, exact = (record["estimators"].get(name) for name in ("importance", "ais", "exact"))
-    of_all = exact is not None and own is not None and exact["data"] == own["data"]
-    best = exact if of_all else annealed or own
-    return None if best is None else (best["nats"], best[_ERROR])
+    own, exact = (record["estimators"].get(name) for name in ("importance", "exact"))
+    if exact is not None and own is not None and exact["data"] == own["data"]:
+        return "exact"
+    return "ais" if "ais" in record["estimators"] else "importance"
+
+
+def difference(records: Sequence[Record], others: Sequence[Record]) -> tuple[float, float] | None:
+    """Mean of a row less another over the seeds and data that both have, and its standard error over data.
+
+    Data are the same for all seeds, so that the error is one of data alone, however many seeds there are.
+    """
+    known = {one["seed"]: one["per_datum"] for one in others if "per_datum" in one}
+    pairs = [(one["per_datum"], known[one["seed"]]) for one in records if "per_datum" in one and one["seed"] in known]
+    if not pairs:
+        return None
+    by_datum = [statistics.fmean(a[i] - b[i] for a, b in pairs) for i in range(len(pairs[0][0]))]
+    return statistics.fmean(by_datum), statistics.stdev(by_datum) / math.sqrt(len(by_datum))
 
 
 def by_difference(record: Record) -> tuple[float, float] | None:
@@ -129,7 +148,7 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
     summary, found = (_read(path) for path in (run / "summary.json", evaluation / "evaluation.json"))
     manifest, other = (_read(folder / "manifest.json") for folder in (run, evaluation))
     seen = [one["git"] or {} for one in (manifest, other)]
-    return {
+    record: Record = {
         "setting": unit.setting,
         "row": unit.row,
         "seed": unit.seed,
@@ -147,6 +166,15 @@ def read_record(study: Study, unit: Unit, run: Path, evaluation: Path) -> Record
         "posterior": posterior(found["diagnostics"]),
         "curve": curve(run / "metrics.csv"),
     }
+    if study.paired:
+        record["per_datum"] = per_datum(evaluation / "per_datum.csv", compared_by(record))
+    return record
+
+
+def per_datum(path: Path, estimator: str) -> list[float]:
+    """Estimates of each datum, to a hundredth of a nat; of some data, those that have one."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [round(float(row[estimator]), 2) for row in csv.DictReader(file) if row[estimator]]
 
 
 def curve(metrics: Path) -> list[list[float]]:

@@ -26,6 +26,33 @@ def test_a_grid_shows_what_is_best_in_each_setting(home: Path) -> None:
     assert lines[-1].endswith("seeds of a cell: 1, 2.")
 
 
+def test_rows_less_the_first_are_compared_datum_by_datum(home: Path) -> None:
+    paired = Study(**{**GRID.__dict__, "paired": True})
+    for row, seed, values in [
+        ("VAE", 0, [-1.0, -9.0, -5.0]),
+        ("IWAE-2", 0, [-0.5, -8.0, -5.0]),
+        ("VAE", 1, [-2.0, -9.0, -5.0]),
+        ("IWAE-2", 1, [-1.5, -9.0, -5.0]),
+        ("IWAE-2", 2, [90.0, 90.0, 90.0]),  # no such seed of the first row
+    ]:
+        one = record(Unit("wide", row, seed), sum(values) / 3, per_datum=values)
+        study_records.keep(paired, one)
+    lines = list(results_page.grid_table(paired))
+    assert lines[0].endswith("| VAE | IWAE-2 | IWAE-2 less VAE |")
+    # By datum 1/2, 1/2 and 0 over the seeds: a mean of 1/3, a standard deviation of 0.289.
+    assert lines[2].endswith("| +0.33 (0.17) |")
+    assert lines[3].endswith("| not measured |")
+
+
+def test_estimates_of_each_datum_are_those_that_rows_are_compared_by(tmp_path: Path) -> None:
+    (tmp_path / "per_datum.csv").write_text("datum,importance,ais\n0,-1.234,-1.126\n1,-2.0,\n2,-3.5,-3.25\n")
+    assert study_records.per_datum(tmp_path / "per_datum.csv", "ais") == [-1.13, -3.25]
+    one = record(Unit("wide", "VAE", 0), -5.0)
+    assert study_records.compared_by(one) == "importance"
+    one["estimators"]["ais"] = {"nats": -4.0, "standard_error_over_data": 0.5}
+    assert (study_records.compared_by(one), study_records.likelihood(one)) == ("ais", (-4.0, 0.5))
+
+
 def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
     detailed = Study(**{**GRID.__dict__, "detail": True})
     study_records.keep(detailed, record(Unit("wide", "VAE", 0), -5.0))

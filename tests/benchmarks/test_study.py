@@ -275,7 +275,8 @@ def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys
         ({"published": {"VAEE": "1"}}, "published numbers of no row: VAEE"),
         ({"rows": {"VAE, wide": []}}, "commas separate rows"),
         ({"detail": True}, "detail is of a grid"),
-        ({"grid_of": "sample"}, "'sample' is neither train nor evaluate"),
+        ({"paired": True}, "paired is of a grid"),
+        ({"grid": {"a": []}, "grid_of": "sample"}, "'sample' is neither train nor evaluate"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(home: Path, changed: dict[str, Any], said: str) -> None:
