@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from benchmarks.study_plan import Study
-from benchmarks.study_records import Record, likelihood, unit_of
+from benchmarks.study_records import Record, difference, likelihood, unit_of
 
 _COSTS = ("decoder evaluations", "seconds of training")
 _STROKES = ("-", "--", "-.", ":")
@@ -94,24 +94,19 @@ def _likelihoods(axis: Axes, study: Study, records: Sequence[Record]) -> None:
 
 
 def _grid(study: Study, records: Sequence[Record]) -> Figure:
-    """Likelihoods less the first row's with the same seed, on a scale that is linear up to one nat."""
+    """What rows gain over the first, on a scale that is linear up to one nat and logarithmic beyond."""
     figure, axis = plt.subplots(figsize=(max(7, 1.1 * len(study.grid) + 3), 4.5), layout="constrained")
-    nats = {unit_of(one): best[0] for one in records if (best := likelihood(one))}
-    axis.set_yscale("symlog", linthresh=1, subs=(2, 5))
     first, *others = study.rows
+    gains = {(row, at): _gain(study, records, label, row) for row in others for at, label in enumerate(study.grid)}
+    if any(gain and abs(gain[0]) > 1 for gain in gains.values()):  # before anything is drawn: margins depend on it
+        axis.set_yscale("symlog", linthresh=1, subs=(2, 5))
+        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            ticks("{x:g}")
     for index, row in enumerate(others):
-        places, means, deviations = [], [], []
-        for place, setting in enumerate(study.grid):
-            gains = [
-                value - nats[unit._replace(row=first)]
-                for unit, value in nats.items()
-                if (unit.setting, unit.row) == (setting, row) and unit._replace(row=first) in nats
-            ]
-            if gains:
-                places.append(place + 0.7 * ((index + 0.5) / len(others) - 0.5))
-                means.append(statistics.fmean(gains))
-                deviations.append(statistics.stdev(gains) if len(gains) > 1 else 0.0)
-        if places:
+        shift = 0.7 * ((index + 0.5) / len(others) - 0.5)
+        points = [(at + shift, *gain) for (label, at), gain in gains.items() if label == row and gain]
+        if points:
+            places, means, deviations = zip(*points, strict=True)
             mark = _MARKS[index % len(_MARKS)]
             axis.errorbar(places, means, deviations, fmt=mark, capsize=3, label=row, color=_color(index))
     axis.axhline(0, color="0.5", linewidth=1)
@@ -120,7 +115,18 @@ def _grid(study: Study, records: Sequence[Record]) -> Figure:
     axis.set_xticks(range(len(study.grid)), [*study.grid], rotation=20, ha="right")
     axis.grid(axis="y", which="both", alpha=0.3)
     axis.set(ylabel=f"test log-likelihood less that of {first} (nats)", xlim=(-0.5, len(study.grid) - 0.5))
-    for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-        ticks("{x:g}")
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _gain(study: Study, records: Sequence[Record], setting: str, row: str) -> tuple[float, float] | None:
+    """A row's gain over the first with the same seeds, and its deviation over seeds; of pairs, the error over data."""
+    alike = [one for one in records if unit_of(one).setting == setting]
+    own, base = ([one for one in alike if unit_of(one).row == label] for label in (row, next(iter(study.rows))))
+    if study.paired:
+        return difference(own, base)
+    known = {one["seed"]: best[0] for one in base if (best := likelihood(one))}
+    gains = [best[0] - known[one["seed"]] for one in own if one["seed"] in known and (best := likelihood(one))]
+    if not gains:
+        return None
+    return statistics.fmean(gains), statistics.stdev(gains) if len(gains) > 1 else 0.0
