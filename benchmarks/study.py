@@ -129,7 +129,7 @@ def parser() -> Parser:
 
 def _seed(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 0 on")
     return int(word)
 
 
@@ -138,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser()
     chosen = made.parse_args(arguments)
     if chosen.study == "page":
+        if chosen.rows or chosen.seeds or chosen.setting or chosen.check:
+            made.error("page: is of all that is kept, and takes no --rows, --seeds, --setting and --check")
         with writing():
             write_page()
         return 0

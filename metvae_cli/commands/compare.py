@@ -55,9 +55,9 @@ def main(argv: list[str]) -> int:
         write_plot(groups, comparison, arguments.plot)
         _say(f"written {arguments.plot}")
     if lost:
-        _say(f"{lost} evaluations are of runs that are not here; name those too")
+        _say(f"evaluations of runs that are not here, left out: {lost}; name those runs too")
     if old:
-        _say(f"{old} evaluations are from before their runs were gone on with, and left out; evaluate those runs anew")
+        _say(f"evaluations from before their runs were gone on with, left out: {old}; evaluate those runs anew")
     return 0
 
 

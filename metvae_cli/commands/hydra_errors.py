@@ -75,11 +75,7 @@ def in_one_line(error: Exception, config_name: str, argv: Sequence[str]) -> str:
         word = next((word for word in argv if function.group(1) in word), function.group(1))
         return f"{word}: names no values; -m runs several, like seed=choice(0,1) or seed=range(0,3)"
     if several := re.search(r"Ambiguous value for argument '(.*)'", text):
-        key, _, value = several.group(1).partition("=")
-        return (
-            f"{key}={value}: is several values; -m runs each of them, {key}=[{value}] is a list, and one value with "
-            f"commas is {_quoted(key, value)}"
-        )
+        return _several(*several.group(1).split("=", 1))
     if "Config group override must be" in text:
         word = next((word for word in argv if _chooses_nothing(word)), " ".join(argv))
         if word.startswith("="):
@@ -105,6 +101,16 @@ def _wants_quotes(word: str) -> bool:
     """A value with characters that are neither plain nor those of a list or a number."""
     value = word.partition("=")[2]
     return bool(value) and value[0] not in "'\"[{$=" and re.search(r"[^\w./\-:+%@*,$?]", value) is not None
+
+
+def _several(key: str, value: str) -> str:
+    """What is said of values with commas where one is wanted."""
+    if (config_dir() / key).is_dir():
+        return f"{key}={value}: is several choices; -m runs each of them, {key}={value.partition(',')[0]} takes one"
+    return (
+        f"{key}={value}: is several values; -m runs each of them, {key}=[{value}] is a list, and one value with "
+        f"commas is {_quoted(key, value)}"
+    )
 
 
 def _quoted(key: str, value: str) -> str:

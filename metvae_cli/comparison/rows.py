@@ -1,9 +1,11 @@
 """What is compared: groups in order, their means, the best of them, their differences and what mattered."""
 
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from metvae_cli.comparison.filters import value_of
 from metvae_cli.comparison.groups import Group, keys_of
@@ -19,6 +21,8 @@ from metvae_cli.comparison.statistics import (
     share_of_variance,
 )
 from metvae_cli.errors import ConfigError
+
+_READ_AT_ONCE = 300  # characters of a list within one line
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,11 @@ def find_baseline(groups: Sequence[Group], words: str) -> Group:
         if found:
             labels = ", ".join(f"'{group.label}'" for group in found[:4])
             raise ConfigError(f"--paired={words}: could be {labels}{' ...' if len(found) > 4 else ''}; say more of it")
-    labels = ", ".join(f"'{group.label}'" for group in groups[:6])
-    raise ConfigError(f"--paired={words}: no such method; there are {labels}{' ...' if len(groups) > 6 else ''}")
+    known = sorted({part for group in groups for part in group.label.split()})
+    if near := [found for part in parts if part not in known for found in get_close_matches(part, known, n=1)]:
+        raise ConfigError(f"--paired={words}: no such method; did you mean {near[0]}?")
+    labels = textwrap.shorten(", ".join(f"'{group.label}'" for group in groups), _READ_AT_ONCE, placeholder=" ...")
+    raise ConfigError(f"--paired={words}: no such method; there are {labels}")
 
 
 def shares(groups: Sequence[Group], metric: str) -> list[Share]:

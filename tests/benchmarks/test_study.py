@@ -254,6 +254,8 @@ def test_a_record_has_the_commit_of_the_training_and_the_changes_that_it_or_the_
         (["digits_methods", "--rows", "VAEE"], "no row 'VAEE'; did you mean VAE?"),
         (["ring", "--setting", "20 second"], "no setting '20 second'; did you mean 20 seconds?"),
         (["digits_methods", "--seeds", "one"], "'one' is not a whole number"),
+        (["digits_methods", "--seeds", "-1"], "'-1' is not a whole number from 0 on"),
+        (["page", "--rows", "VAE"], "page: is of all that is kept, and takes no --rows"),
         (["digits_methods", "--bogus"], "--bogus"),
         (["digits_methods", "--seeds", "99", "--check"], "--check: the numbers of none of these runs are kept"),
     ],

@@ -149,6 +149,7 @@ TRAIN: list[tuple[str, tuple[str, ...]]] = [
     ("--config-name=nothing", ("nothing",)),
     ("-m sampler=hmc,hcm", ("sampler=hcm", "did you mean hmc")),
     ("seed=1,2", ("seed=1,2", "-m")),
+    ("sampler=hmc,langevin", ("sampler=hmc,langevin: is several choices", "-m", "sampler=hmc takes one")),
 ]
 SAMPLE: list[tuple[str, tuple[str, ...]]] = [
     ("", ("run=null", "run=outputs/train/RUN")),

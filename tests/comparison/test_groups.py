@@ -165,6 +165,8 @@ def test_a_baseline_may_be_named_by_its_label_its_values_or_a_part(tmp_path: Pat
         find_baseline(groups, "hm")
     with pytest.raises(ConfigError, match="--paired=iwae: no such method; there are 'sampler=hmc'"):
         find_baseline(groups, "iwae")
+    with pytest.raises(ConfigError, match=r"--paired=sampler=hmcc: no such method; did you mean sampler=hmc\?$"):
+        find_baseline(groups, "sampler=hmcc")
 
 
 def test_what_was_made_to_matter_is_found_and_the_other_is_not(tmp_path: Path) -> None:
