@@ -9,7 +9,7 @@ from benchmarks.figure_plan import load_figures
 from benchmarks.overview import load_overview, write_overview
 from benchmarks.study_figure import write_figure
 from benchmarks.study_plan import Study, load_study, names
-from benchmarks.study_records import RECORDS, Record, by_difference, difference, likelihood, records_of, unit_of
+from benchmarks.study_records import RECORDS, Record, by_difference, difference, likelihood, of_cell, records_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
@@ -182,13 +182,12 @@ def grid_table(study: Study) -> Iterator[str]:
 
 
 def _difference(records: Sequence[Record], setting: str, row: str, first: str) -> str:
-    chosen = ([one for one in records if unit_of(one)[:2] == (setting, label)] for label in (row, first))
-    found = difference(*chosen)
+    found = difference(of_cell(records, setting, row), of_cell(records, setting, first))
     return "not measured" if found is None else f"{found[0]:+.2f} ({found[1]:.2f})"
 
 
 def _nats(records: Sequence[Record], setting: str, row: str) -> list[float]:
-    chosen = [likelihood(one) for one in records if unit_of(one)[:2] == (setting, row)]
+    chosen = [likelihood(one) for one in of_cell(records, setting, row)]
     return [found[0] for found in chosen if found]
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from benchmarks.study_plan import Study
-from benchmarks.study_records import Record, difference, likelihood, unit_of
+from benchmarks.study_records import Record, difference, likelihood, of_cell, unit_of
 
 _COSTS = ("decoder evaluations", "seconds of training")
 _STROKES = ("-", "--", "-.", ":")
@@ -121,8 +121,7 @@ def _grid(study: Study, records: Sequence[Record]) -> Figure:
 
 def _gain(study: Study, records: Sequence[Record], setting: str, row: str) -> tuple[float, float] | None:
     """A row's gain over the first with the same seeds, and its deviation over seeds; of pairs, the error over data."""
-    alike = [one for one in records if unit_of(one).setting == setting]
-    own, base = ([one for one in alike if unit_of(one).row == label] for label in (row, next(iter(study.rows))))
+    own, base = (of_cell(records, setting, label) for label in (row, next(iter(study.rows))))
     if study.paired:
         return difference(own, base)
     known = {one["seed"]: best[0] for one in base if (best := likelihood(one))}

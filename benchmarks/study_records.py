@@ -72,6 +72,11 @@ def compared_by(record: Record) -> str:
     return "ais" if "ais" in record["estimators"] else "importance"
 
 
+def of_cell(records: Sequence[Record], setting: str, row: str) -> list[Record]:
+    """The records of a row in a setting."""
+    return [one for one in records if unit_of(one)[:2] == (setting, row)]
+
+
 def difference(records: Sequence[Record], others: Sequence[Record]) -> tuple[float, float] | None:
     """Mean of a row less another over the seeds and data that both have, and its standard error over data.
 
