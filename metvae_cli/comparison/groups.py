@@ -70,7 +70,15 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
     for run, own in zip(described, shown, strict=True):
         members[tuple(own.items())].append(run)
     groups = [Group(_label(pairs, own[0]), dict(pairs), tuple(own), _arena(own[0])) for pairs, own in members.items()]
-    return sorted(groups, key=lambda group: [_natural(value) for value in group.values.values()])
+    return sorted(groups, key=lambda group: [natural(value) for value in group.values.values()])
+
+
+def natural(value: str) -> tuple[int, float, str]:
+    """A key for sorting in which 9 comes before 10."""
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value
 
 
 def keys_of(groups: Sequence[Group]) -> list[str]:
@@ -165,11 +173,3 @@ def _arena(run: Run) -> str:
     nodes = ("target.",) if run.data else ("dataset.", "target.")
     described = [f"{key}={value}" for key, value in sorted(run.settings.items()) if key.startswith(nodes)]
     return " ".join([run.data, *described, run.settings.get("likelihood._target_", "")])
-
-
-def _natural(value: str) -> tuple[int, float, str]:
-    """A key for sorting in which 9 comes before 10."""
-    try:
-        return 0, float(value), ""
-    except ValueError:
-        return 1, 0.0, value

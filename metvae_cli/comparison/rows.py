@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from metvae_cli.comparison.filters import value_of
-from metvae_cli.comparison.groups import Group, keys_of
+from metvae_cli.comparison.groups import Group, keys_of, natural
 from metvae_cli.comparison.metrics import direction
 from metvae_cli.comparison.names import resolve
 from metvae_cli.comparison.runs import Run
@@ -94,9 +94,10 @@ def ordered(groups: Sequence[Group], key: str, known_metrics: set[str], *, rever
         known = [group for group in groups if means[id(group)] is not None]
         ranked = sorted(known, key=lambda group: means[id(group)] or 0.0, reverse=flip)
         return ranked + [group for group in groups if means[id(group)] is None]
-    having = [group for group in groups if value_of(group.runs[0], name) is not None]
-    ranked = sorted(having, key=lambda group: _natural(value_of(group.runs[0], name)), reverse=reverse)
-    return ranked + [group for group in groups if group not in having]
+    values = {id(group): value for group in groups if (value := value_of(group.runs[0], name)) is not None}
+    having = [group for group in groups if id(group) in values]
+    ranked = sorted(having, key=lambda group: natural(values[id(group)]), reverse=reverse)
+    return ranked + [group for group in groups if id(group) not in values]
 
 
 def find_baseline(groups: Sequence[Group], words: str) -> Group:
@@ -147,11 +148,3 @@ def _mean(group: Group, metric: str) -> float | None:
 
 def _all_keys(groups: Sequence[Group]) -> set[str]:
     return {key for group in groups for run in group.runs[:1] for key in (*run.choices, *run.settings)}
-
-
-def _natural(value: str | None) -> tuple[int, float, str]:
-    """A key for sorting in which 9 comes before 10."""
-    try:
-        return 0, float(value or ""), ""
-    except ValueError:
-        return 1, 0.0, str(value)
