@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from benchmarks.posterior_figure import posterior_figure
 from benchmarks.study_plan import Study
 from benchmarks.study_records import Record, difference, likelihood, of_cell, unit_of
 
@@ -21,9 +22,12 @@ _GRID = 100
 
 
 def write_figure(study: Study, records: Sequence[Record], path: Path) -> None:
-    """Draw a study: bounds against cost and likelihoods, or, of a grid, likelihoods relative to the first row's."""
+    """Draw a study: bounds against cost and likelihoods, a grid's gains over its first row, or posteriors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = _grid(study, records) if study.grid and not study.detail else _curves(study, records)
+    if study.figure == "posteriors":
+        figure = posterior_figure(study, records)
+    else:
+        figure = _grid(study, records) if study.grid and not study.detail else _curves(study, records)
     # Without its date and version the file changes only where the picture does.
     figure.savefig(path, dpi=90, metadata={"Software": None})
     plt.close(figure)

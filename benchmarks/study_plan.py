@@ -15,6 +15,7 @@ A study is a file of `benchmarks/studies`:
     grid_of: evaluate                       # its words are for `metvae evaluate`, of the same runs; else for `train`
     paired: true                            # of a grid: rows less the first, datum by datum
     detail: true                            # of a grid: a table with all columns for each setting
+    figure: posteriors                      # in place of likelihoods: how near the posterior each row comes
     published: {IWAE-10: "-84.82"}          # a number to stand beside it, with its source in the text
 """
 
@@ -28,7 +29,19 @@ from omegaconf import OmegaConf
 
 STUDIES = Path(__file__).parent / "studies"
 _NEEDED = {"title", "rows", "seeds"}
-_KEYS = {*_NEEDED, "text", "verdict", "common", "evaluate", "grid", "grid_of", "paired", "detail", "published"}
+_KEYS = {
+    *_NEEDED,
+    "text",
+    "verdict",
+    "common",
+    "evaluate",
+    "grid",
+    "grid_of",
+    "paired",
+    "detail",
+    "figure",
+    "published",
+}
 
 
 class Unit(NamedTuple):
@@ -53,6 +66,7 @@ class Study:
     grid_of: str = "train"
     paired: bool = False
     detail: bool = False
+    figure: str = "likelihoods"
     text: str = ""
     verdict: str = ""
     published: dict[str, str] = field(default_factory=dict)
@@ -103,7 +117,7 @@ def load_study(name: str) -> Study:
 
     Raises:
         StudyError: there is none, or its file lacks a key, has unknown ones, numbers of no row, a row with a comma,
-            detail, pairs or a command without a grid, or a grid of another command
+            detail, pairs or a command without a grid, a grid of another command, or a figure that there is not
     """
     if name not in names():
         raise StudyError(f"no study {name!r}; there are {', '.join(names())}")
@@ -117,6 +131,8 @@ def load_study(name: str) -> Study:
         raise StudyError(f"studies/{name}.yaml: {stray[0]} is of a grid, and there is none; take it out")
     if (of := content.get("grid_of", "train")) not in ("train", "evaluate"):
         raise StudyError(f"studies/{name}.yaml: grid_of: {of!r} is neither train nor evaluate")
+    if (figure := content.get("figure", "likelihoods")) not in ("likelihoods", "posteriors"):
+        raise StudyError(f"studies/{name}.yaml: figure: {figure!r} is neither likelihoods nor posteriors")
     if split := [label for label in content["rows"] if "," in label]:
         raise StudyError(f"studies/{name}.yaml: row {split[0]!r}: commas separate rows in --rows; take it out")
     return Study(
@@ -130,6 +146,7 @@ def load_study(name: str) -> Study:
         grid_of=of,
         paired=content.get("paired", False),
         detail=content.get("detail", False),
+        figure=figure,
         text=content.get("text", ""),
         verdict=content.get("verdict", ""),
         published=content.get("published", {}),

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks import results_page, study_figure, study_records
+import numpy as np
+
+from benchmarks import posterior_figure, results_page, study_figure, study_records
 from benchmarks.study_plan import Study, Unit
 from tests.benchmarks.studies import GRID, record
 
@@ -70,6 +72,23 @@ def test_a_grid_in_detail_has_a_table_for_each_setting(home: Path) -> None:
     study_figure.plt.close(figure)
     study_figure.write_figure(detailed, records, home / "figure.png")
     assert (home / "figure.png").stat().st_size > 5000
+
+
+def test_a_figure_of_posteriors_shows_the_encoder_and_where_a_chain_ends() -> None:
+    study = Study(**{**GRID.__dict__, "detail": True, "figure": "posteriors"})
+    records = [
+        record(Unit("narrow", "VAE", seed), -5.0, posterior={"kl_start": kl, "kl_end": kl, "data": 3})
+        for seed, kl in ((0, 1.0), (1, 2.0))
+    ]
+    records.append(record(Unit("narrow", "IWAE-2", 0), -5.0, posterior={"kl_start": 3.0, "kl_end": 0.5, "data": 3}))
+    records.append(record(Unit("wide", "VAE", 0), -5.0))
+    figure = posterior_figure.posterior_figure(study, records)
+    (axis,) = figure.axes  # of "wide" nothing was measured
+    assert axis.get_title() == "narrow"
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["IWAE-2", "VAE"]
+    points = [tuple(np.asarray(line.get_xydata())[0]) for line in axis.lines]
+    assert points == [(3.0, 0), (0.5, 0), (1.5, 1)]
+    study_figure.plt.close(figure)
 
 
 def test_changes_since_the_commit_are_told() -> None:

@@ -278,6 +278,7 @@ def test_wrong_words_are_refused_in_one_line(words: list[str], said: str, capsys
         ({"rows": {"VAE, wide": []}}, "commas separate rows"),
         ({"detail": True}, "detail is of a grid"),
         ({"paired": True}, "paired is of a grid"),
+        ({"figure": "posterior"}, "'posterior' is neither likelihoods nor posteriors"),
         ({"grid": {"a": []}, "grid_of": "sample"}, "'sample' is neither train nor evaluate"),
     ],
 )
