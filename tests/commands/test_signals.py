@@ -76,13 +76,8 @@ def kill_and_resume(here: Path, straight: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_is_completed_by_a_resume(tmp_path: Path, straight: Path) -> None:
+    """As a shell starts it. Many more instants are those of `tests/faults/test_kills.py`."""
     kill_and_resume(tmp_path, straight, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 11))
-def test_a_run_killed_at_any_time_is_completed_by_a_resume(tmp_path: Path, straight: Path, seed: int) -> None:
-    kill_and_resume(tmp_path, straight, seed)
 
 
 def signal_at_first_iteration(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

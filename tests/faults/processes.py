@@ -27,15 +27,19 @@ def metvae_process(here: Path, *words: str, prepare: Callable[[], None] | None =
 
     prepare: called in the process before anything else
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sklearn.datasets", *(f"metvae_cli.commands.{name}" for name in _IMPORTED)])
+    make_ready()
+    process = multiprocessing.get_context("forkserver").Process(target=_run, args=(here, words, prepare))
+    process.start()
+    return process
+
+
+def make_ready() -> None:
+    """Have the process that is forked import what a run needs."""
+    multiprocessing.set_forkserver_preload(["sklearn.datasets", *(f"metvae_cli.commands.{name}" for name in _IMPORTED)])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
         multiprocessing.forkserver.ensure_running()
-    process = context.Process(target=_run, args=(here, words, prepare))
-    process.start()
-    return process
 
 
 def _run(here: Path, words: tuple[str, ...], prepare: Callable[[], None] | None) -> None:

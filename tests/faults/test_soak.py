@@ -1,6 +1,6 @@
 """A long run: sweeps on a busy machine, killed every few seconds and started again, until every job has ended.
 
-METVAE_SOAK_MINUTES says how long (2); `pytest -s` shows what was done to them.
+METVAE_SOAK_MINUTES says how long (1); `pytest -s` shows what was done to them.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.endings import jobs_of, status
 from tests.faults.whole_runs import assert_same_run
 from tests.runs import TINY, command, environment
 
-MINUTES = float(os.environ.get("METVAE_SOAK_MINUTES", "2"))
+MINUTES = float(os.environ.get("METVAE_SOAK_MINUTES", "1"))
 WORDS = (
     *TINY,
     "trainer.max_epochs=20",

@@ -114,7 +114,7 @@ BARKER_WALK = Case("barker_walk", lambda step: [adjusted(RandomWalk(step()), Acc
 INDEPENDENT = Case("independent", lambda step: [adjusted(Independent())])
 MALA = Case("mala", lambda step: [adjusted(Langevin(step()))], 0.6)
 LONG_MALA = replace(MALA, draws=25_000, warm_up=5_000, chains=4)
-SHORT_MALA = replace(LONG_MALA, name="short_mala", accept=0.8)
+SHORT_MALA = replace(MALA, name="short_mala", accept=0.8, draws=12_500, warm_up=2_500, chains=8)
 # Fewer draws from here on: each costs more, and is worth more.
 HMC = Case("hmc", lambda step: [adjusted(Hamiltonian(step(), 4))], 0.8, 2_500)
 LONG_HMC = replace(HMC, draws=6_000, warm_up=1_500, chains=4)

@@ -22,6 +22,7 @@ from metvae_cli.data.base import Dataset, Split
 from metvae_cli.tracking.tracker import Silence
 from metvae_cli.training.interruption import Interruption
 from metvae_cli.training.trainer import Trainer
+from tests.faults.processes import make_ready
 from tests.training.training import SMALL, Notes, configuration
 
 pytest.importorskip("lightning_fabric")
@@ -89,7 +90,8 @@ def outcome(folder: Path, size: int, *words: str, wrong: str = "") -> dict[str, 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    start_processes(work, (size, port, words, wrong, str(folder / "result.pt")), size, start_method="spawn")
+    make_ready()
+    start_processes(work, (size, port, words, wrong, str(folder / "result.pt")), size, start_method="forkserver")
     return torch.load(folder / "result.pt")
 
 
